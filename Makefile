@@ -1,0 +1,33 @@
+# Set-up is a step of its own that every target needs, so each works first on a fresh machine.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test lint types tests setup clean
+
+run: setup
+	$(BIN)/python sweeps/distill_search.py --preset quick
+
+test: lint types tests
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/pyright
+
+tests: setup
+	$(BIN)/python -m pytest -q
+
+setup: $(VENV)/.ready
+
+# torch by its exact version: a range would take the newest build, with gigabytes for CUDA
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

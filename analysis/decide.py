@@ -1,0 +1,244 @@
+"""The rules: keep or drop an optimisation (R10, R11, R13), choose the candidate (R16), and say why.
+
+Pure functions over the rows of `latency.parquet`. Every verdict carries the figures that it rests on.
+"""
+
+# pandas' own annotations leave these unknown:
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from analysis import justify
+from analysis.frames import Row, rows, select, variant_of
+from analysis.paired import PairedDifference, paired_difference
+from cifar_tune.config import REFERENCE, Variant
+
+Verdict = Literal["keep", "drop", "refine"]
+
+MAX_DROP_POINTS = 0.5
+"""FP16 is kept only while its accuracy drop is below this many points (R10)."""
+MIN_LAYOUT_GAIN = 0.05
+"""channels_last is kept only where its gain is above this share of the latency (R13)."""
+TIE = 0.01
+"""Candidates whose p50 is within this share of the lowest count as equally fast."""
+EXPECTED: dict[str, tuple[float, float]] = {
+    "fp16": (0.20, 0.50),
+    "compile": (0.10, 0.30),
+    "channels_last": (0.05, 0.15),
+}
+"""Latency reductions that the authors of the study expected, as fractions."""
+
+_MEASURED = ("ok", "fallback")
+_VARIANT_FIELDS = tuple(f.name for f in dataclasses.fields(Variant))
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """What became of one optimisation, alone, on one model."""
+
+    model: str
+    arm: str
+    optimization: str
+    """fp16, compile or channels_last; another mode or precision under its own name, such as compile-max-autotune."""
+    verdict: Verdict
+    """`refine`: failed, unsupported, fallen back or disturbed, so that the measurement decides nothing."""
+    gain: float | None
+    """Latency reduction against FP32 eager, 1 - p50 with / p50 without; None where it was not measured."""
+    expected: tuple[float, float] | None
+    """What the authors expected of it."""
+    accuracy_drop_points: float | None
+    """Accuracy of FP32 minus that of the reduced precision, in points; None for other optimisations."""
+    interval: tuple[float, float] | None
+    """95 % interval of the drop, in points."""
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """The candidate, or why there is none."""
+
+    index: int | None
+    """Index of its row in the latency frame."""
+    text: str
+    """The justification, in sentences with figures."""
+
+
+def competing(latency: pd.DataFrame) -> pd.DataFrame:
+    """The grid rows that have both an accuracy and a latency, with the index they had."""
+    measured = latency["status"].isin(_MEASURED) & latency["p50_ms"].notna() & latency["test_accuracy"].notna()
+    return select(latency, measured & (latency["stage"] == "grid"))
+
+
+def grid_rows(latency: pd.DataFrame) -> list[Row]:
+    """The rows of the grid, measured or not."""
+    return rows(select(latency, latency["stage"] == "grid"))
+
+
+def partner(grid: list[Row], row: Row, **changes: Any) -> Row | None:
+    """The row of the same weights whose variant differs in `changes` alone; None where the grid lacks it."""
+    wanted = dataclasses.replace(variant_of(row), **changes)
+    same_weights = (r for r in grid if all(r[key] == row[key] for key in ("trial_id", "model", "arm")))
+    return next((r for r in same_weights if variant_of(r) == wanted), None)
+
+
+def is_measured(row: Row | None) -> bool:
+    """Whether the row has a latency that can be compared."""
+    return row is not None and row["status"] in _MEASURED and row["p50_ms"] is not None
+
+
+def latency_gain(row: Row, without: Row) -> float:
+    """1 - p50 of `row` / p50 of `without`, of the same model.
+
+    Each row's speedup is over FP32 eager measured in turns with it, so their quotient is free of the machine's
+    drift between the two rows. Rows without a speedup are compared by their p50.
+    """
+    if row["speedup"] and without["speedup"]:
+        return 1 - without["speedup"] / row["speedup"]
+    return 1 - row["p50_ms"] / without["p50_ms"]
+
+
+def accuracy_drop(row: Row, without: Row, images: int) -> PairedDifference | None:
+    """Accuracy of `without` minus that of `row`, in pairs; None where one was not evaluated."""
+    if row["correct"] is None or without["correct"] is None:
+        return None
+    return paired_difference(without["correct"], row["correct"], images)
+
+
+def decide_steps(latency: pd.DataFrame, images: int) -> list[Decision]:
+    """A decision for each single step from FP32 eager, for each model and arm, in the order of the rows.
+
+    `images` is the number of test images behind `correct`.
+    """
+    grid = grid_rows(latency)
+    steps = [(row, _single_step(variant_of(row))) for row in grid]
+    return [_decide(row, step, partner(grid, row, **_base_of(step)), images) for row, step in steps if step]
+
+
+def _single_step(variant: Variant) -> str | None:
+    """The one field besides the runtime in which the variant differs from FP32 eager; None for none or several."""
+    changed = [name for name in _VARIANT_FIELDS if getattr(variant, name) != getattr(REFERENCE, name)]
+    return changed[0] if len(changed) == 1 and changed[0] != "runtime" else None
+
+
+def _base_of(step: str) -> dict[str, Any]:
+    return {step: getattr(REFERENCE, step)}
+
+
+def _decide(row: Row, step: str, base: Row | None, images: int) -> Decision:
+    gain = latency_gain(row, base) if base is not None and is_measured(base) and is_measured(row) else None
+    drop = accuracy_drop(row, base, images) if base is not None and step == "precision" else None
+    verdict, reason = _verdict(row, step, base, gain, drop)
+    name = row["variant"].removeprefix(f"{row['runtime']}-").removeprefix("fp32-")
+    return Decision(
+        model=row["model"],
+        arm=row["arm"],
+        optimization=name,
+        verdict=verdict,
+        gain=gain,
+        expected=EXPECTED.get(name),
+        accuracy_drop_points=drop and drop.points,
+        interval=drop and (drop.low, drop.high),
+        reason=reason,
+    )
+
+
+def _verdict(
+    row: Row, step: str, base: Row | None, gain: float | None, drop: PairedDifference | None
+) -> tuple[Verdict, str]:
+    trouble = _trouble(row, base)
+    if trouble or gain is None:
+        return "refine", trouble or "there is nothing to compare it with"
+    if step == "precision":
+        return _precision_verdict(gain, drop)
+    if step == "compile":
+        return ("keep" if gain > 0 else "drop"), f"{gain_text(gain)}; compilation took {compile_text(row)}"
+    if exceeds_layout_gain(gain):
+        return "keep", f"{gain_text(gain)}, above the {100 * MIN_LAYOUT_GAIN:.0f} % that R13 asks for"
+    return "drop", f"{gain_text(gain)}, not above the {100 * MIN_LAYOUT_GAIN:.0f} % that R13 asks for"
+
+
+def _trouble(row: Row, base: Row | None) -> str | None:
+    if row["status"] != "ok":
+        return f"{row['status']}: {row['error'] or 'no reason recorded'}"
+    if base is None or not is_measured(base):
+        return "FP32 eager of this model was not measured, so there is nothing to compare with"
+    if row["contended"] or base["contended"]:
+        return "other processes used the machine during the measurement: measure again"
+    return None
+
+
+def _precision_verdict(gain: float, drop: PairedDifference | None) -> tuple[Verdict, str]:
+    if drop is None:
+        return "refine", "its accuracy was not compared with that of FP32"
+    figures = f"accuracy drop {drop}; {gain_text(gain)}"
+    if drop.low <= MAX_DROP_POINTS <= drop.high:
+        figures += f"; the interval includes {MAX_DROP_POINTS}, so more test images would be needed to be sure"
+    if drop.points >= MAX_DROP_POINTS:
+        return "drop", f"accuracy falls by {MAX_DROP_POINTS} point or more: {figures}"
+    return ("keep" if gain > 0 else "drop"), figures
+
+
+def exceeds_layout_gain(gain: float) -> bool:
+    """Whether a gain is above the limit of R13; one that is equal but for rounding is not."""
+    return gain > MIN_LAYOUT_GAIN + _ROUNDING
+
+
+def gain_text(gain: float) -> str:
+    """A latency reduction in words."""
+    return f"p50 is {100 * abs(gain):.1f} % {'lower' if gain > 0 else 'higher'}" if gain else "p50 is the same"
+
+
+def compile_text(row: Row) -> str:
+    """Compile time in words, for example `23.1 s (warm)`; empty for a variant that is not compiled."""
+    if row["compile_seconds"] is None:
+        return "no recorded time" if row["compile"] != "none" else ""
+    return f"{row['compile_seconds']:.1f} s" + (" (warm)" if row["compile_cold"] is False else "")
+
+
+def rejections(latency: pd.DataFrame, min_accuracy: float, images: int) -> dict[int, str]:
+    """Why competing rows cannot be the candidate: index of the row -> reason. Rows that can are left out."""
+    grid = grid_rows(latency)
+    reasons = {row["index"]: _rejection(grid, row, min_accuracy, images) for row in rows(competing(latency))}
+    return {index: reason for index, reason in reasons.items() if reason}
+
+
+def _rejection(grid: list[Row], row: Row, min_accuracy: float, images: int) -> str | None:
+    if row["test_accuracy"] < min_accuracy:
+        return f"{justify.percent(row['test_accuracy'])} is below the constraint"
+    if row["precision"] != REFERENCE.precision:
+        # The FP32 row that is compiled alike may have failed; FP32 eager then still tells what the precision costs.
+        same = [partner(grid, row, precision="fp32"), partner(grid, row, precision="fp32", compile="none")]
+        drops = [accuracy_drop(row, fp32, images) for fp32 in same if fp32 is not None]
+        drop = next((d for d in drops if d is not None), None)
+        if drop is not None and drop.points >= MAX_DROP_POINTS:
+            return f"{row['precision']} costs {drop.points:.2f} points of accuracy (R10)"
+    if row["channels_last"]:
+        without = partner(grid, row, channels_last=False)
+        gain = latency_gain(row, without) if without is not None and is_measured(without) else None
+        if gain is not None and not exceeds_layout_gain(gain):
+            return f"with channels_last {gain_text(gain)}, not by more than {100 * MIN_LAYOUT_GAIN:.0f} % (R13)"
+    return None
+
+
+def choose(latency: pd.DataFrame, min_accuracy: float, images: int) -> Choice:
+    """The candidate: the lowest p50 among competing rows that hold the constraint, R10 and R13.
+
+    Of rows within 1 % of the lowest p50 the more accurate is taken, then the faster.
+    """
+    rivals = rows(competing(latency))
+    rejected = rejections(latency, min_accuracy, images)
+    eligible = [row for row in rivals if row["index"] not in rejected]
+    if not eligible:
+        return Choice(index=None, text=justify.none_chosen(rivals, rejected, min_accuracy, images))
+    lowest = min(row["p50_ms"] for row in eligible)
+    tied = [row for row in eligible if row["p50_ms"] <= lowest * (1 + TIE)]
+    best = max(tied, key=lambda row: (row["test_accuracy"], -row["p50_ms"]))
+    text = justify.chosen(best, tied, rivals=rivals, rejected=rejected, min_accuracy=min_accuracy, images=images)
+    return Choice(index=best["index"], text=text)

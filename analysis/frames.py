@@ -1,0 +1,127 @@
+"""A run's folder -> DataFrames.
+
+The only reader of run folders in the analysis: everything after it works on frames and plain rows.
+"""
+
+# pandas' own annotations leave these unknown:
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+
+from cifar_tune.config import Variant
+
+Row = dict[str, Any]
+"""One row of a frame; a missing value is None, whatever the column's type."""
+
+STORAGE = Path("ray_results")
+_STUDY_KEYS = ("run", "config", "environment", "data", "command", "created_utc")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """What a run left behind."""
+
+    path: Path
+    """The run's folder."""
+    study: dict[str, Any]
+    """Content of `study.json`: configuration, environment, data, command."""
+    trials: pd.DataFrame
+    """A row per training trial."""
+    epochs: pd.DataFrame
+    """A row per trial and epoch."""
+    latency: pd.DataFrame
+    """A row per measured model and variant."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The fields of the study's StudyConfig."""
+        return self.study["config"]
+
+    @property
+    def min_accuracy(self) -> float:
+        """The accuracy constraint, 0 to 1."""
+        return float(self.config["min_accuracy"])
+
+    @property
+    def test_images(self) -> int:
+        """How many images stand behind `correct`."""
+        return int(self.study["data"]["test_images"])
+
+
+def rows(frame: pd.DataFrame) -> list[Row]:
+    """The frame's rows as dicts, with its index under `index` and None for every missing value."""
+    plain = frame.astype(object).where(frame.notna(), None)
+    return cast("list[Row]", plain.reset_index(names="index").to_dict("records"))
+
+
+def select(frame: pd.DataFrame, mask: Any) -> pd.DataFrame:
+    """The rows of the frame where the mask is true."""
+    return cast("pd.DataFrame", frame[mask])
+
+
+def variant_of(row: Row) -> Variant:
+    """The variant that a latency row measured."""
+    return Variant(**{f.name: row[f.name] for f in dataclasses.fields(Variant)})
+
+
+def label(row: Row) -> str:
+    """What a reader calls a latency row."""
+    return f"{row['model']} ({row['arm']}), {row['variant']}"
+
+
+def load_run(run: str | Path, storage: str | Path = STORAGE) -> Run:
+    """Read the run at a path, or of that name under `storage`.
+
+    Raises:
+        ValueError: there is no such run (its message lists those there are), or a file of it is missing or empty.
+
+    """
+    path = find_run(run, storage)
+    return Run(
+        path=path,
+        study=_read_study(path / "study.json"),
+        trials=_read_table(path / "trials.parquet"),
+        epochs=_read_table(path / "epochs.parquet", may_be_empty=True),
+        latency=_read_table(path / "latency.parquet"),
+    )
+
+
+def find_run(run: str | Path, storage: str | Path = STORAGE) -> Path:
+    """The folder of a run; a path goes before a name. ValueError lists the runs under `storage`."""
+    for path in (Path(run), Path(storage) / run):
+        if (path / "study.json").is_file():
+            return path
+    there = sorted(study.parent.name for study in Path(storage).glob("*/study.json"))
+    known = ", ".join(there) or "none there"
+    raise ValueError(f"run is {str(run)!r}; allowed is a path, or a run in {storage}: {known}")
+
+
+def _read_study(path: Path) -> dict[str, Any]:
+    try:
+        study = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    missing = [key for key in _STUDY_KEYS if key not in study]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}")
+    return study
+
+
+def _read_table(path: Path, *, may_be_empty: bool = False) -> pd.DataFrame:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: the run has not come that far")
+    try:
+        frame = pd.read_parquet(path)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
+    if frame.empty and not may_be_empty:
+        raise ValueError(f"{path} has no rows: nothing to report")
+    return frame

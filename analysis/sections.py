@@ -1,0 +1,285 @@
+"""The sections of the report: tables and decisions -> Markdown. No rule is applied here."""
+
+# pandas' own annotations leave these unknown:
+# pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pandas as pd
+
+from analysis.decide import Choice, Decision, compile_text, gain_text, grid_rows, is_measured
+from analysis.frames import Row, Run, label, rows
+from analysis.justify import percent
+from analysis.markdown import MISSING, bullets, fixed, table
+from analysis.paired import standard_error
+from analysis.tables import DistillationGain
+from cifar_tune.config import DISTILL_ARM, PLAIN_ARM
+
+_UNSTABLE_SPREAD = 0.10
+_COARSE_POINTS = 0.5
+_BATCH1_AGREEMENT = 0.98
+
+_DISTILL_RULES = {
+    "always": "Rule `always`: the distillation search runs whatever the plain student reaches.",
+    "never": "Rule `never`: no distillation search was run.",
+    "auto": "Rule `auto` (R7): distillation runs where the plain student misses the constraint on validation data.",
+}
+
+LOADING = """## Load the data
+
+```python
+import pandas as pd
+
+latency = pd.read_parquet("latency.parquet")  # a row per model and variant, with raw samples
+front = pd.read_parquet("front.parquet")      # the rows that compete: on_front, front_probability, feasible, candidate
+front[front.on_front].sort_values("p50_ms")[["model", "arm", "variant", "test_accuracy", "p50_ms"]]
+```"""
+
+
+def answer(run: Run, choice: Choice) -> str:
+    """Title, question and answer."""
+    data = run.study["data"]
+    question = f"Lowest batch-1 latency with a test accuracy of at least {percent(run.min_accuracy)}"
+    where = f"{data['label']}, {run.study['environment']['device_name']}"
+    return f"# {run.study['run']}\n\n{question}, on {where}.\n\n## Answer\n\n{choice.text}"
+
+
+def warnings(run: Run, confirmed: pd.DataFrame) -> str:
+    """What a reader must know before trusting the figures; empty where there is nothing."""
+    lines = [*_row_warnings(grid_rows(run.latency)), *_data_warnings(run), *_confirm_warnings(confirmed)]
+    return f"## Warnings\n\n{bullets(lines)}" if lines else ""
+
+
+def _row_warnings(grid: list[Row]) -> list[str]:
+    lines = [
+        f"{label(r)}, status {r['status']}: {r['error'] or 'no reason recorded'}" for r in grid if r["status"] != "ok"
+    ]
+    for text, troubled in (
+        ("Other processes used the machine during the measurement of", [r for r in grid if r["contended"]]),
+        (
+            f"Unstable, the medians of the repeats differ by more than {100 * _UNSTABLE_SPREAD:.0f} % (R9)",
+            [r for r in grid if (r["spread"] or 0) > _UNSTABLE_SPREAD],
+        ),
+        (
+            f"At batch 1 less than {100 * _BATCH1_AGREEMENT:.0f} % of the classes agree with those behind the accuracy",
+            [r for r in grid if (1 if r["batch1_agreement"] is None else r["batch1_agreement"]) < _BATCH1_AGREEMENT],
+        ),
+    ):
+        if troubled:
+            lines.append(f"{text}: {'; '.join(label(r) for r in troubled)}")
+    return lines
+
+
+def _data_warnings(run: Run) -> list[str]:
+    lines: list[str] = []
+    error = 100 * standard_error(run.min_accuracy, run.test_images)
+    if error > _COARSE_POINTS:
+        lines.append(
+            f"The test set has {run.test_images:,} images: the standard error of an accuracy near the constraint "
+            f"is {error:.2f} points, so smaller differences say little."
+        )
+    for column in ("env_host", "env_device_name", "env_torch"):
+        values = sorted({str(value) for value in run.latency[column]})
+        if len(values) > 1:
+            lines.append(f"The latencies come from unlike environments ({column}: {', '.join(values)}).")
+    return lines
+
+
+def _confirm_warnings(confirmed: pd.DataFrame) -> list[str]:
+    return [f"{label(row)} was not confirmed by its fresh runs." for row in rows(confirmed) if row["agrees"] is False]
+
+
+def comparison(frame: pd.DataFrame) -> str:
+    """The table of R14."""
+    header = ("ID", "Variant", "Model", "Arm", "Accuracy %", "Mean ms", "p50 ms", "p95 ms", "Parameters")
+    lines = [
+        (
+            *(row[key] for key in ("id", "variant", "model", "arm")),
+            fixed(row["accuracy_percent"], 2),
+            *(fixed(row[key], 3) for key in ("mean_ms", "p50_ms", "p95_ms")),
+            MISSING if row["parameters"] is None else f"{int(row['parameters']):,}",
+            *(fixed(row[key], 2) for key in ("parameters_mb", "checkpoint_mb", "speedup")),
+            row["meets_constraint"],
+            row["status"],
+        )
+        for row in rows(frame)
+    ]
+    note = "Speedup is over FP32 eager of the same model and arm, both measured in turns; sizes are MB = 10⁶ bytes."
+    whole = table((*header, "Parameters MB", "Checkpoint MB", "Speedup", "Holds constraint", "Status"), lines)
+    return f"## Comparison\n\n{whole}\n\n{note} The same table is in `comparison.csv`."
+
+
+def optimizations(decisions: list[Decision]) -> str:
+    """Each optimisation alone: measured beside expected, and the verdict (R10, R11, R13)."""
+    lines = [
+        (d.model, d.arm, d.optimization, _signed(d.gain), _expected(d.expected), _drop(d), d.verdict, d.reason)
+        for d in decisions
+    ]
+    header = ("Model", "Arm", "Optimization", "Gain", "Expected", "Accuracy drop (points, 95 %)", "Verdict", "Why")
+    note = "Gain is the reduction of p50 against FP32 eager. `refine`: the measurement decides nothing yet."
+    return f"## Optimizations, each alone\n\n{table(header, lines)}\n\n{note}" if lines else ""
+
+
+def _signed(gain: float | None) -> str:
+    return MISSING if gain is None else f"{100 * gain:+.1f} %"
+
+
+def _expected(bounds: tuple[float, float] | None) -> str:
+    return MISSING if bounds is None else f"{100 * bounds[0]:.0f} to {100 * bounds[1]:.0f} %"
+
+
+def _drop(decision: Decision) -> str:
+    if decision.accuracy_drop_points is None or decision.interval is None:
+        return MISSING
+    low, high = decision.interval
+    return f"{decision.accuracy_drop_points:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def worked(run: Run, decisions: list[Decision]) -> str:
+    """What worked and what did not (R15)."""
+    lines = [f"{_heading(v)}: {_named(decisions, v)}." for v in ("keep", "drop", "refine") if _named(decisions, v)]
+    grid = grid_rows(run.latency)
+    for model, arm in dict.fromkeys((r["model"], r["arm"]) for r in grid):
+        measured = [r for r in grid if (r["model"], r["arm"]) == (model, arm) and is_measured(r) and r["speedup"]]
+        if measured:
+            best = max(measured, key=lambda r: r["speedup"])
+            lines.append(f"Fastest of {model} ({arm}): {best['variant']}, {best['speedup']:.2f} times its FP32 eager.")
+    return f"## What worked and what did not\n\n{bullets(lines)}" if lines else ""
+
+
+def _heading(verdict: str) -> str:
+    return {"keep": "Worked", "drop": "Did not work", "refine": "Open"}[verdict]
+
+
+def _named(decisions: list[Decision], verdict: str) -> str:
+    chosen = [d for d in decisions if d.verdict == verdict]
+    gains = [f"{d.optimization} on {d.model} ({d.arm}), {gain_text(d.gain) if d.gain else d.reason}" for d in chosen]
+    return "; ".join(gains)
+
+
+def distillation(run: Run, gains: list[DistillationGain]) -> str:
+    """The gain of distillation over its control, and the rule that decided whether it ran (R7)."""
+    rule = str(run.config["distill"])
+    lines = [_DISTILL_RULES.get(rule, f"Rule `{rule}`.")]
+    if rule == "auto":
+        lines += [_auto_text(run, model) for model in run.config["students"]]
+    for gain in gains:
+        clear = "clear of zero" if gain.difference.low > 0 or gain.difference.high < 0 else "not clear of zero"
+        lines.append(
+            f"{gain.model}: {percent(gain.distill_accuracy)} distilled, {percent(gain.plain_accuracy)} on labels alone "
+            f"(control, alpha = 0): {gain.difference}, {clear}."
+        )
+    if not gains:
+        lines.append("No student has both arms, so there is no gain to report.")
+    return f"## Distillation\n\n{bullets(lines)}"
+
+
+def _auto_text(run: Run, model: str) -> str:
+    mine = [row for row in rows(run.trials) if row["model"] == model]
+    reached = [r["val_accuracy"] for r in mine if r["stage"] == PLAIN_ARM and r["val_accuracy"] is not None]
+    ran = "ran" if any(r["stage"] == DISTILL_ARM for r in mine) else "did not run"
+    plain = f"plain validates at {percent(max(reached))}" if reached else "no plain trial finished"
+    return f"{model}: {plain}; distillation {ran}."
+
+
+def confirmation(frame: pd.DataFrame) -> str:
+    """Candidate and baseline, measured again in fresh processes (R16)."""
+    if frame.empty:
+        return "## Confirmation\n\nNothing was measured again."
+    lines = [
+        (
+            f"{row['model']} ({row['arm']})",
+            row["variant"],
+            fixed(row["grid_p50_ms"], 3),
+            ", ".join(fixed(p50, 3) for p50 in row["p50_ms"]) or MISSING,
+            fixed(row["spread"], 1, 100),
+            row["agrees"],
+            row["status"],
+        )
+        for row in rows(frame)
+    ]
+    header = ("Model", "Variant", "Grid p50 ms", "Fresh runs p50 ms", "Spread %", "Grid agrees", "Status")
+    note = "The grid agrees where its p50 lies within the range of the fresh runs, widened by 10 %."
+    return f"## Confirmation\n\n{table(header, lines)}\n\n{note}"
+
+
+def front(frame: pd.DataFrame) -> str:
+    """The Pareto front with the probability of each row to be on it."""
+    likely = [row for row in rows(frame) if row["on_front"] or row["front_probability"] >= 0.05]
+    lines = [
+        (
+            label(row),
+            fixed(row["test_accuracy"], 2, 100),
+            fixed(row["p50_ms"], 3),
+            row["on_front"],
+            fixed(row["front_probability"], 2),
+            row["feasible"],
+            row["candidate"],
+        )
+        for row in likely
+    ]
+    header = ("Variant", "Accuracy %", "p50 ms", "On front", "Probability", "Holds constraint", "Candidate")
+    note = "Probability: share of bootstrap draws (test images, latency samples) with the row on the front."
+    return f"## Pareto front\n\n{table(header, lines)}\n\n{note}" if lines else ""
+
+
+def grid(latency: pd.DataFrame) -> str:
+    """Every row of the variant grid."""
+    lines = [
+        (
+            f"{row['model']} ({row['arm']})",
+            row["variant"],
+            *(fixed(row[key], 3) for key in ("p50_ms", "p95_ms", "p99_ms", "std_ms")),
+            fixed(row["speedup"], 2),
+            *(fixed(row[key], 2, 100) for key in ("test_accuracy", "agreement")),
+            compile_text(row) or MISSING,
+            row["status"],
+        )
+        for row in grid_rows(latency)
+    ]
+    header = ("Model", "Variant", "p50 ms", "p95 ms", "p99 ms", "Std ms", "Speedup", "Accuracy %", "Agreement %")
+    return f"## All variants\n\n{table((*header, 'Compile', 'Status'), lines)}"
+
+
+def trials(frame: pd.DataFrame) -> str:
+    """The search in one row a stage and model: how many trials, and the best."""
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows(frame):
+        groups.setdefault((row["stage"], row["arm"], row["model"]), []).append(row)
+    lines = [(*key, *_trial_summary(group)) for key, group in groups.items()]
+    header = ("Stage", "Arm", "Model", "Trials", "Validation %", "Test %", "Hyperparameters of the best", "Checkpoint")
+    return f"## Trials\n\n{table(header, lines)}\n\nOnly finalists read the test set (stage `final`)."
+
+
+def _trial_summary(group: list[Row]) -> tuple[Any, ...]:
+    counts = ", ".join(f"{n} {status}" for status, n in Counter(row["status"] for row in group).items())
+    finished = [row for row in group if row["val_accuracy"] is not None]
+    if not finished:
+        return (counts, MISSING, MISSING, MISSING, MISSING)
+    best = max(finished, key=lambda row: row["val_accuracy"])
+    names = ("optimizer", "lr", "schedule", "temperature", "alpha", "weight_decay", "batch_size", "seed")
+    settings = [f"{name} {_setting(best[name])}" for name in names if best[name] is not None]
+    settings.append(f"epochs {best['epochs_run']} of {best['epochs']}")
+    accuracies = (fixed(best["val_accuracy"], 2, 100), fixed(best["test_accuracy"], 2, 100))
+    return (counts, *accuracies, ", ".join(settings), best["checkpoint"])
+
+
+def _setting(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def machine(run: Run) -> str:
+    """What the figures were measured with, and how to run it again."""
+    study, data = run.study, run.study["data"]
+    images = ", ".join(f"{data[f'{split}_images']:,} {split}" for split in ("train", "validation", "test"))
+    lines = [
+        ("created", study["created_utc"]),
+        ("command", f"`{study['command']}`"),
+        ("data", f"{data['label']}, {len(data['classes'])} classes: {images} images"),
+        ("data fingerprint", data["fingerprint"]),
+        *study["environment"].items(),
+    ]
+    return f"## Machine and versions\n\n{table(('', ''), lines)}\n\nThe whole configuration is in `study.json`."

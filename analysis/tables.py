@@ -1,0 +1,172 @@
+"""The tables of the report as DataFrames: comparison (R14), front, distillation gain (R7), confirmation (R16)."""
+
+# pandas' own annotations leave these unknown:
+# pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from analysis.decide import Choice, competing, grid_rows
+from analysis.frames import Row, rows, select, variant_of
+from analysis.paired import PairedDifference, paired_difference, unpack_correct
+from analysis.pareto import front_probability, pareto_mask
+from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, TEACHER_ARM, Variant
+
+CONFIRM_TOLERANCE = 0.10
+"""The grid's figure agrees with the fresh runs within their range widened by this share at both ends."""
+
+COMPARISON_COLUMNS = (
+    *("id", "variant", "model", "arm", "accuracy_percent", "mean_ms", "p50_ms", "p95_ms", "parameters"),
+    *("parameters_mb", "checkpoint_mb", "speedup", "meets_constraint", "status"),
+)
+_RAW_COLUMNS = ["correct", "samples_ms", "reference_ms"]
+_BYTES_PER_PARAMETER = 4
+_FP16 = Variant(precision="fp16")
+
+_Wanted = tuple[str, str, str, Variant]
+"""ID, text, arm and variant of a row that R14 asks for."""
+
+_TEACHER_ROW: _Wanted = ("B2", "teacher, FP32", TEACHER_ARM, REFERENCE)
+_STUDENT_ROWS: tuple[_Wanted, ...] = (
+    ("B1", "light model, FP32", PLAIN_ARM, REFERENCE),
+    ("O1", "light model, FP16", PLAIN_ARM, _FP16),
+    ("O2", "light model, FP16 + compile", PLAIN_ARM, Variant(precision="fp16", compile="default")),
+    ("O3", "light model, channels_last", PLAIN_ARM, Variant(channels_last=True)),
+    ("D1", "distilled student, FP16", DISTILL_ARM, _FP16),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DistillationGain:
+    """Test accuracy of a distilled student against its control that was trained on labels alone (FP32)."""
+
+    model: str
+    plain_accuracy: float
+    distill_accuracy: float
+    difference: PairedDifference
+
+
+def comparison_table(
+    latency: pd.DataFrame, teacher: str, students: tuple[str, ...], min_accuracy: float, choice: Choice
+) -> pd.DataFrame:
+    """The rows that R14 asks for, measured or not, the candidate `C`, then the other rows that failed: `F1`, `F2`, …
+
+    The rows of the first student have the plain IDs, those of the second end in `.2`, and so on. `speedup` is over
+    FP32 eager of the same model and arm; sizes are MB = 10**6 bytes, `parameters_mb` at four bytes each.
+    """
+    grid = grid_rows(latency)
+    lines = [_wanted(grid, teacher, _TEACHER_ROW, min_accuracy)]
+    for number, student in enumerate(students, start=1):
+        suffix = f".{number}" if number > 1 else ""
+        lines += [_wanted(grid, student, wanted, min_accuracy, suffix) for wanted in _STUDENT_ROWS]
+    lines.sort(key=lambda line: ("BOD".index(line["id"][0]), line["id"]))
+    chosen = [row for row in grid if row["index"] == choice.index]
+    lines += [_line("C", f"candidate: {row['variant']}", row, min_accuracy) for row in chosen]
+    shown = {line.get("index") for line in lines}
+    failed = [row for row in grid if row["status"] != "ok" and row["index"] not in shown]
+    lines += [_line(f"F{n}", row["variant"], row, min_accuracy) for n, row in enumerate(failed, start=1)]
+    return pd.DataFrame(lines, columns=list(COMPARISON_COLUMNS))
+
+
+def _wanted(grid: list[Row], model: str, wanted: _Wanted, min_accuracy: float, suffix: str = "") -> Row:
+    name, text, arm, variant = wanted
+    same_model = (row for row in grid if (row["model"], row["arm"]) == (model, arm))
+    row = next((row for row in same_model if variant_of(row) == variant), None)
+    if row is None:
+        return {"id": name + suffix, "variant": text, "model": model, "arm": arm, "status": "not measured"}
+    return _line(name + suffix, text, row, min_accuracy)
+
+
+def _line(name: str, text: str, row: Row, min_accuracy: float) -> Row:
+    accuracy, parameters = row["test_accuracy"], row["parameters"]
+    copied = ("index", "model", "arm", "mean_ms", "p50_ms", "p95_ms", "checkpoint_mb", "speedup", "status")
+    return {
+        **{key: row[key] for key in copied},
+        "id": name,
+        "variant": text,
+        "accuracy_percent": None if accuracy is None else 100 * accuracy,
+        "parameters": parameters,
+        "parameters_mb": None if parameters is None else parameters * _BYTES_PER_PARAMETER / 1e6,
+        "meets_constraint": None if accuracy is None else accuracy >= min_accuracy,
+    }
+
+
+def front_table(latency: pd.DataFrame, min_accuracy: float, choice: Choice, images: int, seed: int = 0) -> pd.DataFrame:
+    """The competing rows without raw samples, with `on_front`, `front_probability`, `feasible` and `candidate`.
+
+    `images` is the number of test images behind `correct`, `seed` that of the bootstrap.
+    """
+    rivals = competing(latency)
+    points = np.stack([rivals["p50_ms"].to_numpy(float), -rivals["test_accuracy"].to_numpy(float)], axis=1)
+    front = rivals.drop(columns=_RAW_COLUMNS).assign(
+        on_front=pareto_mask(points),
+        front_probability=_probabilities(rivals, images, seed),
+        feasible=rivals["test_accuracy"] >= min_accuracy,
+        candidate=rivals.index == (-1 if choice.index is None else choice.index),
+    )
+    return front.sort_values("p50_ms")
+
+
+def _probabilities(rivals: pd.DataFrame, images: int, seed: int) -> Any:
+    if rivals.empty:
+        return np.zeros(0)
+    correct = np.stack([unpack_correct(cast("bytes", packed), images) for packed in rivals["correct"]])
+    return front_probability(correct, rivals["samples_ms"].tolist(), np.random.default_rng(seed))
+
+
+def distillation_gains(latency: pd.DataFrame, students: tuple[str, ...], images: int) -> list[DistillationGain]:
+    """For each student with both arms evaluated in FP32: the gain of distillation, in pairs over the test images."""
+    evaluated = [r for r in grid_rows(latency) if r["correct"] is not None and variant_of(r) == REFERENCE]
+    by_arm = {(row["model"], row["arm"]): row for row in evaluated}
+    gains: list[DistillationGain] = []
+    for model in students:
+        plain, distill = by_arm.get((model, PLAIN_ARM)), by_arm.get((model, DISTILL_ARM))
+        if plain is not None and distill is not None:
+            gains.append(
+                DistillationGain(
+                    model=model,
+                    plain_accuracy=plain["test_accuracy"],
+                    distill_accuracy=distill["test_accuracy"],
+                    difference=paired_difference(distill["correct"], plain["correct"], images),
+                )
+            )
+    return gains
+
+
+def confirm_table(latency: pd.DataFrame) -> pd.DataFrame:
+    """A row for each variant that fresh processes measured again (R16); no rows where none was.
+
+    Columns: model, arm, variant, status (of the runs), p50_ms (of each run, in order), spread ((largest - smallest)
+    / smallest), grid_p50_ms, agrees (whether the grid's p50 is within the range of the runs widened by 10 %).
+    """
+    grid = grid_rows(latency)
+    confirm = select(latency, latency["stage"] == "confirm").sort_values("repeat")
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows(confirm):
+        groups.setdefault((row["trial_id"], row["model"], row["arm"], row["variant"]), []).append(row)
+    columns = ["model", "arm", "variant", "status", "p50_ms", "spread", "grid_p50_ms", "agrees"]
+    return pd.DataFrame([_confirmed(grid, runs) for runs in groups.values()], columns=columns)
+
+
+def _confirmed(grid: list[Row], runs: list[Row]) -> Row:
+    first = runs[0]
+    identity = ("trial_id", "model", "arm", "variant")
+    in_grid = next((r["p50_ms"] for r in grid if all(r[key] == first[key] for key in identity)), None)
+    p50 = [row["p50_ms"] for row in runs if row["p50_ms"] is not None]
+    return {
+        **{key: first[key] for key in ("model", "arm", "variant")},
+        "status": ", ".join(sorted({row["status"] for row in runs})),
+        "p50_ms": p50,
+        "spread": (max(p50) - min(p50)) / min(p50) if p50 else None,
+        "grid_p50_ms": in_grid,
+        "agrees": _within(in_grid, p50) if p50 and in_grid is not None else None,
+    }
+
+
+def _within(figure: float, runs: list[float]) -> bool:
+    return min(runs) * (1 - CONFIRM_TOLERANCE) <= figure <= max(runs) * (1 + CONFIRM_TOLERANCE)

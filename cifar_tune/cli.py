@@ -1,0 +1,63 @@
+"""Command lines from dataclasses: flags from the fields, help from their docstrings, errors in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import tyro
+
+C = TypeVar("C")
+
+USAGE_ERROR = 2
+
+
+def fail(message: str) -> NoReturn:
+    """Say in one line what is wrong, and exit with 2."""
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    raise SystemExit(USAGE_ERROR)
+
+
+def parse(kind: type[C], argv: Sequence[str], *, default: C | None = None, prog: str, description: str) -> C:
+    """A dataclass from command line arguments. Exits with 2 and one line on a wrong flag or value."""
+    options: dict[str, Any] = {} if default is None else {"default": default}
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                kind,
+                args=list(argv),
+                prog=prog,
+                description=description,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+                if hasattr(tyro.conf, "FlagCreatePairsOff")
+                else (tyro.conf.OmitArgPrefixes,),
+                **options,
+            )
+    except SystemExit as ended:
+        if not ended.code:
+            raise
+        fail(one_line(said.getvalue()))
+    except ValueError as error:
+        fail(str(error))
+
+
+def one_line(box: str) -> str:
+    """The message inside the parser's box, without its frame and its pointer to the help."""
+    text = " ".join(re.sub(r"[─-╿]", " ", box).split())
+    text = re.sub(r"^Parsing error\s*", "", text)
+    return re.sub(r"\s*For full helptext.*$", "", text)
+
+
+def run_command(command: Callable[[], object]) -> None:
+    """Run a command whose result, if any, is the last line of standard output; a ValueError is the user's to mend."""
+    try:
+        result = command()
+    except ValueError as error:
+        fail(str(error))
+    if result is not None:
+        print(result)

@@ -1,0 +1,365 @@
+"""Everything a user can set, as frozen dataclasses.
+
+One place for every option: the command line is made from these fields and their docstrings, presets are
+values of the same classes, and `study.json` is their content. Only the standard library is imported, so the
+analysis of a finished run can read them anywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+Arm = Literal["teacher", "plain", "distill"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Compile = Literal["none", "default", "reduce-overhead", "max-autotune"]
+DistillRule = Literal["auto", "always", "never"]
+
+TEACHER_ARM: Arm = "teacher"
+PLAIN_ARM: Arm = "plain"
+DISTILL_ARM: Arm = "distill"
+
+
+def check(condition: bool, name: str, given: object, allowed: str) -> None:
+    """Raise ValueError saying what was given and what is allowed; NaN fails every comparison, so it is refused."""
+    if not condition:
+        raise ValueError(f"{name} is {given!r}; allowed is {allowed}")
+
+
+def check_range(name: str, bounds: tuple[float, float], low: float, high: float, allowed: str) -> None:
+    """Raise ValueError unless low <= bounds[0] <= bounds[1] <= high; an exclusive zero is given as a tiny `low`."""
+    check(len(bounds) == 2 and low <= bounds[0] <= bounds[1] <= high, name, bounds, allowed)
+
+
+_ABOVE_ZERO = math.ulp(0.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """Which images are used, and how they are split."""
+
+    source: str
+    """A registered name, or the path of an image folder or a Parquet folder."""
+    image_size: int | None = None
+    """Side of the square model input in pixels; None: the data set's own."""
+    train_images: int | None = None
+    """Stratified subset of the training images, validation included; None: all."""
+    test_images: int | None = None
+    """Stratified subset of the test images; None: all."""
+    validation_fraction: float = 0.1
+    """Share of the training images held out, stratified, for every choice the search makes."""
+    seed: int = 0
+    """Seed of the subsets and of the validation split."""
+    skip_unreadable: bool = False
+    """Count unreadable images and go on, instead of stopping at the first."""
+
+    def __post_init__(self) -> None:
+        check(self.image_size is None or self.image_size >= 8, "image size", self.image_size, "8 pixels or more")
+        for name in ("train_images", "test_images"):
+            value = getattr(self, name)
+            check(value is None or value >= 1, name.replace("_", " "), value, "1 or more")
+        check(0 < self.validation_fraction < 1, "validation fraction", self.validation_fraction, "between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ViewConfig:
+    """Augmentation: what the view of an image in an epoch may be. Shared by all trials of a study."""
+
+    crop_padding: int = 4
+    """Reflected border, in pixels, from which the crop is drawn."""
+    flip: bool = True
+    """Mirror half of the images, drawn per image and epoch."""
+    cutout: int = 0
+    """Side of the square set to the mean, in pixels; 0: off."""
+    seed: int = 0
+    """Seed of the views. All trials of a study share it, so that they see the same images."""
+
+    def __post_init__(self) -> None:
+        check(self.crop_padding >= 0, "crop padding", self.crop_padding, "0 or more")
+        check(self.cutout >= 0, "cutout", self.cutout, "0 (off) or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """One training: the only place where a sample of the search space becomes a type."""
+
+    model: str
+    arm: Arm
+    epochs: int
+    batch_size: int = 128
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.01
+    """Peak learning rate."""
+    schedule: str = "cosine"
+    momentum: float = 0.9
+    """Nesterov momentum of SGD; AdamW does not read it."""
+    weight_decay: float = 5e-4
+    """Weight decay of matrices and convolutions; biases and batch-norm parameters get none."""
+    label_smoothing: float = 0.0
+    temperature: float = 4.0
+    """Distillation temperature T (R6); read only when alpha > 0."""
+    alpha: float = 0.0
+    """Weight of the distillation term (R6); 0 trains on labels alone and needs no teacher."""
+    seed: int = 0
+    """Initialisation and batch order."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the training step; auto: what was measured fastest for the device and model."""
+    channels_last: bool = True
+    device: str = "cpu"
+    threads: int = 1
+    """CPU threads of this training."""
+    views: ViewConfig = field(default_factory=ViewConfig)
+
+    def __post_init__(self) -> None:
+        check(self.epochs >= 1, "epochs", self.epochs, "1 or more")
+        check(self.batch_size >= 1, "batch size", self.batch_size, "1 or more")
+        check(0 < self.lr < math.inf, "learning rate", self.lr, "above 0")
+        check(0 <= self.momentum < 1, "momentum", self.momentum, "0 to below 1")
+        check(0 <= self.weight_decay < math.inf, "weight decay", self.weight_decay, "0 or more")
+        check(0 <= self.label_smoothing < 1, "label smoothing", self.label_smoothing, "0 to below 1")
+        check(0 < self.temperature < math.inf, "temperature", self.temperature, "above 0")
+        check(0 <= self.alpha <= 1, "alpha", self.alpha, "0 to 1")
+        check(self.threads >= 1, "threads", self.threads, "1 or more")
+
+    @property
+    def distils(self) -> bool:
+        return self.alpha > 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variant:
+    """One way of running a trained model; every field is an axis of the second sweep."""
+
+    runtime: str = "torch"
+    precision: Precision = "fp32"
+    compile: Compile = "none"
+    channels_last: bool = False
+
+    @property
+    def name(self) -> str:
+        """Short and unique, for example `torch-fp16-compile-channels_last`."""
+        parts = [self.runtime, self.precision]
+        if self.compile != "none":
+            parts.append("compile" if self.compile == "default" else f"compile-{self.compile}")
+        if self.channels_last:
+            parts.append("channels_last")
+        return "-".join(parts)
+
+    @property
+    def eager(self) -> Variant:
+        """The same runtime, precision and layout, not compiled: what accuracy over the test set is read from."""
+        return dataclasses.replace(self, compile="none")
+
+
+REFERENCE = Variant()
+"""FP32 eager: what every speedup and every agreement is relative to."""
+
+GRID: dict[str, tuple[object, ...]] = {
+    "precision": ("fp32", "fp16"),
+    "compile": ("none", "default"),
+    "channels_last": (False, True),
+}
+"""The axes of the variant grid and their values."""
+
+
+def grid_variants() -> list[Variant]:
+    """All combinations of GRID, FP32 eager first."""
+    return [Variant(**dict(zip(GRID, values, strict=True))) for values in itertools.product(*GRID.values())]  # pyright: ignore[reportArgumentType]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LatencyConfig:
+    """The measurement protocol (R8)."""
+
+    warmup: int = 50
+    """Calls before the first sample of each repeat."""
+    iterations: int = 500
+    """Samples of each repeat."""
+    repeats: int = 3
+    threads: int = 0
+    """CPU threads while measuring; 0: all cores of the node."""
+
+    def __post_init__(self) -> None:
+        check(self.warmup >= 1, "latency warm-up", self.warmup, "1 or more")
+        check(self.repeats >= 1, "latency repeats", self.repeats, "1 or more")
+        total = self.iterations * self.repeats
+        check(total >= 700, "latency samples (iterations x repeats)", total, "700 or more, so that p99 is bounded")
+        check(self.threads >= 0, "latency threads", self.threads, "0 (all) or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyConfig:
+    """The main job, from data to answer. Every field is a flag of the command."""
+
+    preset: Literal["quick", "cpu", "gpu"] = "cpu"
+    """Where all other settings start from; without it: gpu where CUDA is there, else cpu."""
+    data: str = "cifar10"
+    """cifar10, digits, or the path of an image folder (train/<class>, test/<class>) or a Parquet folder."""
+    data_dir: str = "data"
+    """Where cifar10 is looked for, and downloaded to."""
+    name: str | None = None
+    """Name of the run; default: data, preset and UTC time."""
+    storage: str = "ray_results"
+    """Folder that holds the runs."""
+    teacher: str = "resnet18"
+    """Architecture of the teacher."""
+    teacher_checkpoint: str | None = None
+    """Safetensors file of a trained teacher; skips the teacher search."""
+    students: tuple[str, ...] = ("mobilenet_v3_small", "shufflenet_v2_x1_0")
+    """Architectures of the students."""
+    num_samples: int = 12
+    """Trials of each student and arm."""
+    teacher_samples: int = 2
+    """Trials of the teacher search."""
+    epochs: int = 20
+    """Epochs of a student trial."""
+    teacher_epochs: int | None = None
+    """Epochs of a teacher trial; None: as many as a student's."""
+    batch_size: int = 128
+    """Images of a training step."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with Nesterov momentum, or AdamW."""
+    lr_range: tuple[float, float] = (0.01, 0.2)
+    """Bounds of the peak learning rate, searched on a logarithmic scale."""
+    schedules: tuple[str, ...] = ("cosine", "one_cycle")
+    """Learning rate schedules to choose from."""
+    temperature_range: tuple[float, float] = (2.0, 8.0)
+    """Bounds of the distillation temperature T."""
+    alpha_range: tuple[float, float] = (0.3, 1.0)
+    """Bounds of the distillation weight alpha."""
+    weight_decay: float = 5e-4
+    """Weight decay when it is not searched."""
+    weight_decay_range: tuple[float, float] | None = None
+    """Bounds of the weight decay, searched on a logarithmic scale; None: not searched."""
+    label_smoothing: float = 0.0
+    """Label smoothing of the cross-entropy."""
+    crop_padding: int = 4
+    """Border in pixels from which random crops are drawn."""
+    flip: bool | None = None
+    """Random horizontal flip; None: what suits the data set (not digits)."""
+    cutout: int = 0
+    """Side of the Cutout square in pixels; 0: off."""
+    image_size: int | None = None
+    """Side of the model input in pixels; None: the data set's own (folders: 32)."""
+    train_images: int | None = None
+    """Stratified subset of the training images; None: all."""
+    test_images: int | None = None
+    """Stratified subset of the test images; None: all."""
+    validation_fraction: float = 0.1
+    """Share of the training images held out for choosing."""
+    skip_unreadable: bool = False
+    """Count unreadable images and go on."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of training; auto: the fastest measured for the device and model."""
+    distill: DistillRule = "always"
+    """Run the distillation search always, never, or auto: where the plain student misses min_accuracy on validation data."""
+    min_accuracy: float = 0.85
+    """Accuracy that the candidate must hold, 0 to 1."""
+    early_stopping: bool = True
+    """ASHA: stop trials that fall behind."""
+    grace_epochs: int = 2
+    """Epochs before a trial may be stopped early."""
+    concurrent_trials: int = 0
+    """Trials that train at the same time; 0: one a core on CPU, four a GPU, at most 16."""
+    latency_warmup: int = 50
+    """Calls before the first sample of each repeat."""
+    latency_iterations: int = 500
+    """Latency samples of each repeat."""
+    latency_repeats: int = 3
+    """Repeats of each latency measurement."""
+    cold_builds: bool = True
+    """Compile each variant with a cache of its own; else the two layouts of a model and precision share one, and only the first is cold."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device for training and measuring."""
+    address: str | None = None
+    """Ray cluster to join (auto, or an address); None: start one here."""
+    seed: int = 0
+    """Seed of data split, views, search and trials."""
+    dashboard: bool = True
+    """Start the Ray dashboard with a cluster of our own."""
+    resume: bool = False
+    """Go on with the run of this name; finished trials are kept."""
+    verbose: bool = False
+    """Show the tables and logs of Ray Tune instead of the progress view."""
+
+    def __post_init__(self) -> None:
+        check(0 < self.min_accuracy <= 1, "min accuracy", self.min_accuracy, "above 0, at most 1")
+        for name in ("num_samples", "teacher_samples", "grace_epochs"):
+            check(getattr(self, name) >= 1, name.replace("_", " "), getattr(self, name), "1 or more")
+        check(self.concurrent_trials >= 0, "concurrent trials", self.concurrent_trials, "0 (auto) or more")
+        check(len(self.students) >= 1, "students", self.students, "one or more models")
+        check(len(set(self.students)) == len(self.students), "students", self.students, "each model once")
+        check(len(self.schedules) >= 1, "schedules", self.schedules, "one or more schedules")
+        finite = 1e308
+        check_range("learning rate range", self.lr_range, _ABOVE_ZERO, finite, "two numbers above 0, low to high")
+        check_range(
+            "temperature range", self.temperature_range, _ABOVE_ZERO, finite, "two numbers above 0, low to high"
+        )
+        check_range("alpha range", self.alpha_range, 0.0, 1.0, "two numbers from 0 to 1, low to high")
+        if self.weight_decay_range is not None:
+            bounds = self.weight_decay_range
+            check_range("weight decay range", bounds, _ABOVE_ZERO, finite, "two numbers above 0, low to high")
+        if self.name is not None:
+            check(
+                is_safe_name(self.name), "name", self.name, "letters, digits, '.', '_' and '-', not starting with '.'"
+            )
+        self.data_config()  # their own checks
+        self.latency_config()
+        for arm, epochs in (("plain", self.epochs), ("teacher", self.teacher_epochs or self.epochs)):
+            TrainConfig(model=self.teacher, arm=arm, epochs=epochs, **self._training_settings())
+
+    def data_config(self) -> DataConfig:
+        names = ("image_size", "train_images", "test_images", "validation_fraction", "seed", "skip_unreadable")
+        return DataConfig(source=self.data, **{name: getattr(self, name) for name in names})
+
+    def latency_config(self) -> LatencyConfig:
+        return LatencyConfig(
+            warmup=self.latency_warmup, iterations=self.latency_iterations, repeats=self.latency_repeats
+        )
+
+    def view_config(self, *, flip_suits_data: bool = True) -> ViewConfig:
+        flip = flip_suits_data if self.flip is None else self.flip
+        return ViewConfig(crop_padding=self.crop_padding, flip=flip, cutout=self.cutout, seed=self.seed)
+
+    def arm_epochs(self, arm: Arm) -> int:
+        return self.teacher_epochs or self.epochs if arm == TEACHER_ARM else self.epochs
+
+    def _training_settings(self) -> dict[str, object]:
+        names = ("batch_size", "optimizer", "weight_decay", "label_smoothing", "precision")
+        return {name: getattr(self, name) for name in names}
+
+    def train_config(self, model: str, arm: Arm, sample: dict[str, object], **fixed: object) -> TrainConfig:
+        """The training that `sample`, a point of the search space, stands for; `fixed`: seed, device, threads, views."""
+        settings = {**self._training_settings(), **sample, **fixed}
+        return TrainConfig(model=model, arm=arm, epochs=self.arm_epochs(arm), **settings)  # pyright: ignore[reportArgumentType]
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether `name` can be a folder's name everywhere and cannot leave its parent."""
+    return bool(name) and not name.startswith(".") and all(c.isalnum() or c in "._-" for c in name) and name.isascii()
+
+
+PRESETS: dict[str, StudyConfig] = {
+    # Handwritten digits, a few minutes on a laptop: shows the whole way from data to answer.
+    "quick": StudyConfig(
+        preset="quick",
+        data="digits",
+        students=("mobilenet_v3_small",),
+        num_samples=4,
+        teacher_samples=2,
+        epochs=12,
+        teacher_epochs=6,
+        batch_size=64,
+        crop_padding=1,
+        lr_range=(0.01, 0.2),
+        latency_iterations=240,
+        cold_builds=False,
+    ),
+    "cpu": StudyConfig(preset="cpu"),
+    "gpu": StudyConfig(
+        preset="gpu", num_samples=32, teacher_samples=4, epochs=60, batch_size=512, latency_iterations=1000
+    ),
+}

@@ -1,0 +1,159 @@
+"""MODELS: name -> constructor. torchvision's architectures with a stem for small images, from scratch.
+
+The stem keeps early resolution: on 32x32 input torchvision's ImageNet stems would throw away 15 of 16 pixels
+before the first block. Constructors take the number of classes and give a module that maps float images
+(N, 3, H, W) to logits (N, classes).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_OPERATORS_TORCHVISION_DECLARES_ON = {
+    "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+}
+
+
+def import_torchvision() -> ModuleType:
+    """torchvision, also where its compiled operators cannot load.
+
+    The wheel on the package index is built for CUDA. Beside a CPU build of torch its operator library does not
+    load, and then `import torchvision` fails on the missing schema of `nms`. Declaring the two schemas first lets
+    models, data sets and transforms import; none of them calls these operators.
+    """
+    if (
+        torch.version.cuda is None
+        and importlib.util.find_spec("torchvision")
+        and not hasattr(torch.ops.torchvision, "nms")
+    ):
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for schema in _OPERATORS_TORCHVISION_DECLARES_ON.values():
+            library.define(schema)
+        _libraries_kept_alive.append(library)
+    return importlib.import_module("torchvision")
+
+
+_libraries_kept_alive: list[torch.library.Library] = []
+
+
+def _resnet18(classes: int) -> nn.Module:
+    model = import_torchvision().models.resnet18(weights=None, num_classes=classes)
+    model.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
+    model.maxpool = nn.Identity()
+    return model
+
+
+def _mobilenet_v3_small(classes: int) -> nn.Module:
+    model = import_torchvision().models.mobilenet_v3_small(weights=None, num_classes=classes)
+    stem = model.features[0][0]
+    stem.stride = (1, 1)
+    return model
+
+
+def _shufflenet_v2(width: str) -> Callable[[int], nn.Module]:
+    def build(classes: int) -> nn.Module:
+        model = getattr(import_torchvision().models, f"shufflenet_v2_{width}")(weights=None, num_classes=classes)
+        model.conv1[0].stride = (1, 1)
+        model.maxpool = nn.Identity()
+        return model
+
+    return build
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Architecture:
+    """How to build a model, and what its arithmetic is made of."""
+
+    build: Callable[[int], nn.Module]
+    dense: bool
+    """Full rather than depthwise convolutions: matrix units of a CPU (AMX) then make bf16 pay."""
+
+
+MODELS: dict[str, Architecture] = {
+    "resnet18": Architecture(build=_resnet18, dense=True),
+    "mobilenet_v3_small": Architecture(build=_mobilenet_v3_small, dense=False),
+    "shufflenet_v2_x0_5": Architecture(build=_shufflenet_v2("x0_5"), dense=False),
+    "shufflenet_v2_x1_0": Architecture(build=_shufflenet_v2("x1_0"), dense=False),
+}
+
+
+def architecture(name: str) -> Architecture:
+    """The registered architecture; ValueError lists those there are."""
+    if name not in MODELS:
+        raise ValueError(f"model {name!r} is unknown; allowed are {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+def build_model(name: str, classes: int, seed: int = 0) -> nn.Module:
+    """A model with freshly initialised weights, the same for the same seed.
+
+    Batch-norm statistics follow with momentum 0.1: torchvision's 0.01 for MobileNetV3 needs hundreds of steps to
+    follow a change, so a short training would be judged on stale statistics.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = architecture(name).build(classes)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.1
+    return model
+
+
+def count_parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write the state dict as safetensors: data alone, nothing that could run when it is read."""
+    from safetensors.torch import save_file
+
+    save_file({k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}, path)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load safetensors into `model`; ValueError says what does not fit."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a readable safetensors checkpoint: {error}") from error
+    own = model.state_dict()
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    if missing or unexpected:
+        raise ValueError(f"{path} is of another architecture: missing {_few(missing)}; unexpected {_few(unexpected)}")
+    wrong = [f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}" for k in own if state[k].shape != own[k].shape]
+    if wrong:
+        raise ValueError(f"{path} has weights of other shapes (another number of classes?): {_few(wrong)}")
+    model.load_state_dict(state)
+
+
+def checkpoint_classes(path: Path) -> int:
+    """Number of classes of a checkpoint: the length of its last bias. ValueError where there is none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            biases = [k for k in file.keys() if k.startswith(("fc", "classifier")) and k.endswith("bias")]  # noqa: SIM118 - not a dict
+            return int(file.get_slice(biases[-1]).get_shape()[0])
+    except (SafetensorError, OSError, IndexError) as error:
+        raise ValueError(f"{path} is not a checkpoint of a registered model: {error}") from error
+
+
+def _few(names: list[str], shown: int = 4) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return (", ".join(names[:shown]) or "nothing") + more

@@ -1,0 +1,215 @@
+"""Training and evaluation of one model: one loop for teacher, plain student and distilled student.
+
+Knows no Ray. The loop reads nothing back from the device within an epoch, evaluates in large batches, and is
+deterministic for a seed on CPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cifar_tune.config import TrainConfig
+from cifar_tune.data import ImageData
+from cifar_tune.losses import count_correct, distillation_loss
+from cifar_tune.models import architecture, build_model
+from cifar_tune.schedules import schedule
+from cifar_tune.views import Batcher, Views, as_tensor, draw_views
+
+EVALUATION_BATCH = 500
+BF16_MINIMUM_SIZE = 16
+"""Input side from which bf16 pays on a CPU with matrix units: below, conversions cost more than they save."""
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss is not finite: the trial has failed, and its last weights are worthless."""
+
+
+class TeacherLogits(Protocol):
+    """Where the teacher's answers come from: called once an epoch."""
+
+    def __call__(self, epoch: int, views: Views) -> Tensor:
+        """Logits for the view of every training image: (N, classes), any float type, on the training device."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Epoch:
+    """One finished epoch. `model` is the live module: copy its weights before the next epoch if they matter."""
+
+    number: int
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    seconds: float
+    images_per_second: float
+    model: nn.Module
+
+
+def train(config: TrainConfig, data: ImageData, teacher_logits: TeacherLogits | None = None) -> Iterator[Epoch]:
+    """Train a fresh model, one `Epoch` at a time.
+
+    Raises TrainingDivergedError after an epoch whose loss is not finite, and ValueError for an unknown model or
+    schedule.
+    """
+    assert not config.distils or teacher_logits is not None, "distillation needs a teacher"
+    torch.set_num_threads(config.threads)
+    device = torch.device(config.device)
+    model = build_model(config.model, len(data.classes), config.seed).to(device)
+    if config.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    batcher = Batcher(data.train_images, data.mean, data.std, device, config.views.cutout)
+    labels = as_tensor(data.train_labels).to(device)
+    stepper = Stepper(config, model, data, steps_per_epoch=math.ceil(len(labels) / config.batch_size))
+    order = np.random.default_rng(config.seed)
+
+    for number in range(1, config.epochs + 1):
+        started = time.perf_counter()
+        views = draw_views(config.views, number, len(labels))
+        logits = teacher_logits(number, views) if config.distils and teacher_logits else None
+        views = to_device(views, device)
+        model.train()
+        training_started = time.perf_counter()
+        shuffled = torch.from_numpy(order.permutation(len(labels))).to(device)
+        for indices in shuffled.split(config.batch_size):
+            teacher = None if logits is None else logits[indices]
+            stepper.step(batcher.views(indices, views), labels[indices], teacher)
+        train_loss, train_accuracy = stepper.finish_epoch()
+        trained = time.perf_counter()
+        if not math.isfinite(train_loss):
+            raise TrainingDivergedError(f"training loss is {train_loss} in epoch {number}")
+        val_loss, val_accuracy = evaluate(model, data, "validation", stepper.precision, config.device)
+        yield Epoch(
+            number=number,
+            lr=stepper.lr,
+            train_loss=train_loss,
+            train_accuracy=train_accuracy,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            seconds=time.perf_counter() - started,
+            images_per_second=len(labels) / (trained - training_started),
+            model=model,
+        )
+
+
+class Stepper:
+    """Optimiser, schedule and arithmetic of a training: what happens to one batch."""
+
+    def __init__(self, config: TrainConfig, model: nn.Module, data: ImageData, steps_per_epoch: int) -> None:
+        self.config = config
+        self.model = model
+        self.precision = training_precision(config, data.train_images.shape[1])
+        self.optimizer = make_optimizer(config, model)
+        self.scaler = torch.amp.GradScaler(config.device, enabled=self.precision == "fp16")
+        self.steps = config.epochs * steps_per_epoch
+        self.taken = 0
+        self.lr = 0.0
+        self._factor = schedule(config.schedule)
+        self._reset_sums()
+
+    def _reset_sums(self) -> None:
+        self._images = 0
+        self._loss_sum = torch.zeros((), device=self.config.device)
+        self._correct = torch.zeros((), dtype=torch.int64, device=self.config.device)
+
+    def step(self, images: Tensor, labels: Tensor, teacher_logits: Tensor | None) -> None:
+        config = self.config
+        self.lr = config.lr * self._factor(self.taken / self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
+        if not config.channels_last:
+            images = images.contiguous()
+        with autocast(self.precision, config.device):
+            logits = self.model(images)
+        loss = distillation_loss(
+            logits, teacher_logits, labels, config.temperature, config.alpha, config.label_smoothing
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.taken += 1
+        self._images += len(labels)
+        self._loss_sum += loss.detach() * len(labels)
+        self._correct += count_correct(logits.detach(), labels)
+
+    def finish_epoch(self) -> tuple[float, float]:
+        """Mean loss and accuracy of the steps since the last call; the only place that waits for the device."""
+        result = self._loss_sum.item() / self._images, self._correct.item() / self._images
+        self._reset_sums()
+        return result
+
+
+def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum or AdamW; biases and norms, which are vectors, are not decayed."""
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    rest = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+    return torch.optim.AdamW(groups, lr=config.lr)
+
+
+def training_precision(config: TrainConfig, image_size: int) -> str:
+    """The arithmetic that `auto` stands for.
+
+    CUDA: FP16 with loss scaling. CPU: bf16 only for dense convolutions on matrix units and inputs that fill them;
+    it halves the speed of depthwise models and of 8x8 inputs (`python benchmarks/train_step.py` shows it).
+    """
+    if config.precision != "auto":
+        return config.precision
+    if config.device == "cuda":
+        return "fp16"
+    return cpu_precision(dense=architecture(config.model).dense, image_size=image_size)
+
+
+def cpu_precision(*, dense: bool, image_size: int) -> str:
+    return "bf16" if dense and image_size >= BF16_MINIMUM_SIZE and torch.cpu._is_amx_tile_supported() else "fp32"  # noqa: SLF001 - no public name
+
+
+def autocast(precision: str, device: str) -> contextlib.AbstractContextManager[object]:
+    """The autocast context of a precision; fp32 is none."""
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    return contextlib.nullcontext() if dtype is None else torch.autocast(device, dtype=dtype)
+
+
+def to_device(views: Views, device: torch.device) -> Views:
+    if device.type == "cpu":
+        return views
+    return Views(**{name: getattr(views, name).to(device) for name in Views.__dataclass_fields__})
+
+
+@torch.inference_mode()
+def predict(
+    forward: Callable[[Tensor], Tensor], batcher: Batcher, precision: str = "fp32", device: str = "cpu"
+) -> Tensor:
+    """Logits of all images in order, without augmentation, in large batches: float32 (N, classes) on the device."""
+    with autocast(precision, device):
+        batches = [
+            forward(batcher.plain(start, start + EVALUATION_BATCH)).float()
+            for start in range(0, len(batcher.images), EVALUATION_BATCH)
+        ]
+    return torch.cat(batches)
+
+
+def evaluate(
+    model: nn.Module, data: ImageData, part: str = "validation", precision: str = "fp32", device: str = "cpu"
+) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy (0 to 1) on `part`: train, validation or test."""
+    images, labels = getattr(data, f"{part}_images"), getattr(data, f"{part}_labels")
+    model.eval()
+    batcher = Batcher(images, data.mean, data.std, device)
+    logits = predict(model, batcher, precision, device)
+    targets = as_tensor(labels).to(device)
+    loss = nn.functional.cross_entropy(logits, targets).item()
+    return loss, count_correct(logits, targets).item() / len(targets)

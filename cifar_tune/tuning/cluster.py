@@ -1,0 +1,74 @@
+"""The Ray cluster a run works on: one of our own, or one to join."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import ray
+
+from cifar_tune.config import StudyConfig
+from cifar_tune.device import usable_cpus
+
+LATENCY_SLOT = "latency_slot"
+"""Custom resource, one a node: at most one measurement runs on a node. Nodes of a user's own cluster are started with it."""
+TUNE_SETTINGS = {
+    # each would write a file a trial that nothing reads; the records hold the same and more
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # our own progress view speaks; Tune's is for --verbose
+    "RAY_AIR_NEW_OUTPUT": "0",
+    # warn of nothing that the user can act on
+    "RAY_DEDUP_LOGS": "1",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterInfo:
+    """What the cluster offers."""
+
+    cpus: int
+    gpus: int
+    dashboard: str | None
+    """Address of the dashboard's page; None where it does not run."""
+
+
+@contextlib.contextmanager
+def cluster(study: StudyConfig) -> Iterator[ClusterInfo]:
+    """Start Ray on this machine, or join the cluster at `study.address`; leave it at the end.
+
+    Raises ValueError when a cluster is joined whose nodes have no latency slot.
+    """
+    os.environ.update({name: os.environ.get(name, value) for name, value in TUNE_SETTINGS.items()})
+    common = {
+        "logging_level": logging.INFO if study.verbose else logging.ERROR,
+        "log_to_driver": study.verbose,
+        "ignore_reinit_error": False,
+    }
+    if study.address:
+        context = ray.init(address=study.address, **common)
+    else:
+        context = ray.init(
+            address="local",
+            num_cpus=usable_cpus(),
+            resources={LATENCY_SLOT: 1},
+            include_dashboard=study.dashboard,
+            **common,
+        )
+    try:
+        resources = ray.cluster_resources()
+        if LATENCY_SLOT not in resources:
+            raise ValueError(
+                f"the cluster at {study.address} has no node with the resource {LATENCY_SLOT}; start its nodes with "
+                f"""ray start --resources '{{"{LATENCY_SLOT}": 1}}'"""
+            )
+        url = context.dashboard_url
+        yield ClusterInfo(
+            cpus=int(resources.get("CPU", 1)),
+            gpus=int(resources.get("GPU", 0)),
+            dashboard=f"http://{url}" if url else None,
+        )
+    finally:
+        ray.shutdown()

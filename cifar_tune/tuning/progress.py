@@ -1,0 +1,135 @@
+"""What a person sees while a run works, and what the ledger keeps of each trial as it ends.
+
+On a terminal: one steadily updated view, a bar a stage with the best so far and the time left. Elsewhere (a log
+file): one line when a stage ends, and one a minute within it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Callback
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+LOG_INTERVAL = 60.0
+"""Seconds between lines of an unfinished stage where the output is no terminal."""
+
+
+class StudyView:
+    """Progress of the stages of a run on standard error, so that standard output ends with the report's path."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self.live = self.console.is_terminal
+        self._progress = Progress(
+            TextColumn("{task.description:<34}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]:<9}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[best]}"),
+            console=self.console,
+            refresh_per_second=2,
+        )
+
+    def __enter__(self) -> StudyView:
+        if self.live:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self.live:
+            self._progress.stop()
+
+    def say(self, text: str) -> None:
+        self._progress.console.print(text, highlight=False, soft_wrap=True)
+
+    def stage(self, name: str, total: int, unit: str) -> StageView:
+        return StageView(self, self._progress, name, total, unit)
+
+
+class StageView:
+    """One stage's bar."""
+
+    def __init__(self, view: StudyView, progress: Progress, name: str, total: int, unit: str) -> None:
+        self._view, self._progress, self._unit = view, progress, unit
+        self._name, self._total, self._done, self._best = name, total, 0, ""
+        self._started = self._spoke = time.monotonic()
+        self._task: TaskID = progress.add_task(name, total=total, unit=unit, best="")
+
+    def advance(self, steps: int = 1, best: str | None = None) -> None:
+        self._done += steps
+        self._best = self._best if best is None else best
+        self._progress.update(self._task, completed=self._done, best=self._best)
+        now = time.monotonic()
+        if not self._view.live and self._done < self._total and now - self._spoke > LOG_INTERVAL:
+            self._spoke = now
+            left = (now - self._started) / max(self._done, 1) * (self._total - self._done)
+            self._view.say(f"{self._name}: {self._done}/{self._total} {self._unit}, {left:.0f} s left  {self._best}")
+
+    def end(self) -> None:
+        """Early-stopped trials leave epochs undone: the stage is finished all the same."""
+        self._progress.update(self._task, completed=self._total)
+        self._progress.stop_task(self._task)
+        if not self._view.live:
+            self._view.say(f"{self._name}: done in {time.monotonic() - self._started:.0f} s  {self._best}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialEnd:
+    """How a Tune trial ended."""
+
+    tune_id: str
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+    """Of its last report; empty where it never reported."""
+    checkpoint: Path | None
+    """Folder of its last checkpoint; None: it has none."""
+    error: str | None
+    """Last line of the traceback; None: it ended well."""
+
+
+class TrialWatch(Callback):
+    """Tells one function of each report (trial id, metrics) and another of each trial's end."""
+
+    def __init__(self, on_report: Callable[[str, dict[str, Any]], None], on_end: Callable[[TrialEnd], None]) -> None:
+        self._on_report, self._on_end = on_report, on_end
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles callbacks into its own folder; nothing of ours is read back from there
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        self._on_report(trial.trial_id, result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._end(trial, None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        lines = Path(trial.error_file).read_text().strip().splitlines() if trial.error_file else []
+        self._end(trial, lines[-1] if lines else "the worker died")
+
+    def _end(self, trial: Any, error: str | None) -> None:
+        self._on_end(
+            TrialEnd(
+                tune_id=trial.trial_id,
+                config=trial.config,
+                metrics=trial.last_result or {},
+                checkpoint=Path(trial.checkpoint.path) if trial.checkpoint else None,
+                error=error,
+            )
+        )

@@ -1,0 +1,219 @@
+"""The stages of a run as Tune experiments: a search, and a grid of cells."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from cifar_tune.config import StudyConfig
+from cifar_tune.device import environment
+from cifar_tune.ledger import Ledger
+from cifar_tune.records import EpochRecord, TrialRecord
+from cifar_tune.tuning.cluster import LATENCY_SLOT, ClusterInfo
+from cifar_tune.tuning.progress import StageView, StudyView, TrialEnd, TrialWatch
+from cifar_tune.tuning.searcher import make_scheduler, make_searcher
+from cifar_tune.tuning.trainables import BEST, TRAINABLES, MeasureTask, TrainTask
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Slots:
+    """How many trials train at the same time, and what each holds."""
+
+    concurrent: int
+    cpus: int
+    gpus: float
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        return {"CPU": self.cpus, "GPU": self.gpus} if self.gpus else {"CPU": self.cpus}
+
+
+def training_slots(study: StudyConfig, info: ClusterInfo, device: str, trials: int) -> Slots:
+    """Share the machine among trials: every core works, also when there are fewer trials than cores."""
+    wanted = study.concurrent_trials or (4 * info.gpus if device == "cuda" else min(info.cpus, 16))
+    concurrent = max(1, min(wanted, trials, info.cpus))
+    gpus = min(1.0, info.gpus / concurrent) if device == "cuda" else 0.0
+    return Slots(concurrent=concurrent, cpus=max(1, info.cpus // concurrent), gpus=gpus)
+
+
+def search(
+    task: TrainTask, num_samples: int, slots: Slots, run: Path, dataset: str, ledger: Ledger, view: StudyView
+) -> list[TrialRecord]:
+    """Run one arm's search for one model, less what the ledger holds; returns all its trials."""
+    study, arm = task.study, task.arm
+    finished = ledger.trials(arm, task.model)
+    missing = num_samples - len(finished)
+    if missing <= 0:
+        return finished
+    stage_view = view.stage(f"{arm} {task.model}", missing * study.arm_epochs(arm), "epochs")
+    keeper = SearchKeeper(task, run, dataset, ledger, stage_view)
+    fit(
+        tune.with_parameters(TRAINABLES[arm], task=task),
+        run,
+        name=f"{arm}-{task.model}-{len(finished)}",
+        bundle=slots.bundle,
+        tune_config=tune.TuneConfig(
+            num_samples=missing,
+            search_alg=make_searcher(study, arm, finished, slots.concurrent),
+            # the scheduler takes metric and mode from here, the searcher needs its own copy
+            scheduler=make_scheduler(study, arm),
+            reuse_actors=True,
+        ),
+        watch=TrialWatch(keeper.report, keeper.end),
+        verbose=study.verbose,
+    )
+    stage_view.end()
+    return ledger.trials(arm, task.model)
+
+
+class SearchKeeper:
+    """Turns the reports of training trials into records, and keeps each trial's checkpoint, as it ends."""
+
+    def __init__(self, task: TrainTask, run: Path, dataset: str, ledger: Ledger, view: StageView) -> None:
+        self._task, self._run, self._dataset, self._ledger, self._view = task, run, dataset, ledger, view
+        self._epochs: dict[str, list[EpochRecord]] = {}
+        self._best = max((t.val_accuracy or 0.0 for t in ledger.trials(task.arm, task.model)), default=0.0)
+
+    def _name(self, tune_id: str) -> str:
+        return f"{self._task.arm}-{self._task.model}-{tune_id}"
+
+    def report(self, tune_id: str, metrics: dict[str, Any]) -> None:
+        if "row" in metrics:
+            record = EpochRecord(trial_id=self._name(tune_id), epoch=metrics["epoch"], **metrics["row"])
+            self._epochs.setdefault(tune_id, []).append(record)
+            self._best = max(self._best, record.val_accuracy)
+            self._view.advance(best=f"best val {self._best:.1%}")
+
+    def end(self, trial: TrialEnd) -> None:
+        epochs = self._epochs.pop(trial.tune_id, [])
+        self._ledger.put_trial(self._record(trial, epochs), epochs)
+
+    def _record(self, trial: TrialEnd, epochs: list[EpochRecord]) -> TrialRecord:
+        task, metrics = self._task, trial.metrics
+        trial_id = self._name(trial.tune_id)
+        error = trial.error or metrics.get("failure")
+        # what the worker was told, so that its defaults are recorded too
+        config = task.study.train_config(task.model, task.arm, trial.config, seed=task.study.seed)
+        checkpoint = self._keep_checkpoint(trial_id, trial.checkpoint)
+        return TrialRecord(
+            run=self._run.name,
+            trial_id=trial_id,
+            stage=task.arm,
+            arm=task.arm,
+            model=task.model,
+            dataset=self._dataset,
+            status="failed" if error else "ok" if len(epochs) == config.epochs else "pruned",
+            error=error,
+            optimizer=config.optimizer,
+            lr=config.lr,
+            schedule=config.schedule,
+            temperature=config.temperature if config.distils else None,
+            alpha=config.alpha,
+            weight_decay=config.weight_decay,
+            batch_size=config.batch_size,
+            epochs=config.epochs,
+            epochs_run=len(epochs),
+            seed=config.seed,
+            val_accuracy=max((e.val_accuracy for e in epochs), default=None),
+            train_seconds=metrics.get("train_seconds"),
+            parameters=metrics.get("parameters"),
+            checkpoint=str(checkpoint.relative_to(self._run)) if checkpoint else None,
+            checkpoint_sha256=sha256_file(checkpoint) if checkpoint else None,
+            environment=environment(task.device),
+        )
+
+    def _keep_checkpoint(self, trial_id: str, source: Path | None) -> Path | None:
+        """Move the best and last weights from Tune's folder into the run's."""
+        if source is None:
+            return None
+        folder = self._run / "checkpoints" / trial_id
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in source.glob("*.safetensors"):
+            shutil.move(file, folder / file.name)
+        return folder / BEST
+
+
+def run_cells(
+    trainable: Callable[..., None],
+    task: MeasureTask,
+    cells: Sequence[dict[str, Any]],
+    bundle: dict[str, float],
+    run: Path,
+    name: str,
+    view: StudyView,
+    keep: Callable[[dict[str, Any], dict[str, Any] | None, str | None], str],
+    *,
+    fresh_processes: bool,
+    verbose: bool,
+) -> None:
+    """Run one trial a cell of a grid.
+
+    Args:
+        keep: called with the cell, its record as a row (None: the worker died) and the error, as each trial ends;
+            returns what to show beside the progress bar.
+        fresh_processes: a process of its own for each trial, so that none inherits allocator or compiler state.
+    """
+    if not cells:
+        return
+    stage_view = view.stage(name, len(cells), "cells")
+
+    def on_end(trial: TrialEnd) -> None:
+        shown = keep(trial.config["cell"], trial.metrics.get("record"), trial.error)
+        stage_view.advance(best=shown)
+
+    fit(
+        tune.with_parameters(trainable, task=task),
+        run,
+        name=name.replace(" ", "-"),
+        bundle=bundle,
+        tune_config=tune.TuneConfig(reuse_actors=not fresh_processes),
+        param_space={"cell": tune.grid_search(list(cells))},
+        watch=TrialWatch(lambda *_: None, on_end),
+        verbose=verbose,
+    )
+    stage_view.end()
+
+
+def exclusive_bundle(info: ClusterInfo, device: str) -> dict[str, float]:
+    """What a measurement holds: the node's slot, and its GPU or, without one, all its CPUs."""
+    if device == "cuda":
+        return {"CPU": min(4, info.cpus), "GPU": 1, LATENCY_SLOT: 1}
+    return {"CPU": info.cpus, LATENCY_SLOT: 1}
+
+
+def fit(
+    trainable: Callable[..., None],
+    run: Path,
+    *,
+    name: str,
+    bundle: dict[str, float],
+    tune_config: tune.TuneConfig,
+    watch: TrialWatch,
+    verbose: bool,
+    param_space: dict[str, Any] | None = None,
+) -> None:
+    """Run one Tune experiment in `<run>/ray/<name>` to its end."""
+    storage = run.absolute() / "ray"
+    tune.Tuner(
+        tune.with_resources(trainable, tune.PlacementGroupFactory([bundle])),
+        param_space=param_space,
+        tune_config=tune_config,
+        run_config=tune.RunConfig(
+            name=name,
+            storage_path=str(storage),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+            callbacks=[watch],
+            verbose=2 if verbose else 0,
+        ),
+    ).fit()
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,111 @@
+"""Augmentation: the view of each image in each epoch, drawn from a seed, made on whole batches.
+
+What the view of image i in epoch e looks like is a pure function of (seed, e, i). Batch order does not enter, so
+every trial of a study sees the same views, and a teacher's logits for them can be computed once and shared.
+Crop and flip are one gather from the uint8 images: no padded copy, no per-image work.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cifar_tune.config import ViewConfig
+
+
+def as_tensor(array: np.ndarray) -> Tensor:
+    """A tensor on the array's memory, also where that is read-only (Ray's object store): never write to it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Views:
+    """The views of all images in one epoch; each field has one entry an image."""
+
+    rows: Tensor
+    """int64 (N,): vertical crop offset, -padding to padding."""
+    columns: Tensor
+    """int64 (N,): horizontal crop offset."""
+    flipped: Tensor
+    """bool (N,)."""
+    cutout: Tensor
+    """float32 (N, 2): centre of the cutout square, as a share of height and width."""
+
+
+def draw_views(config: ViewConfig, epoch: int, images: int) -> Views:
+    """The views of `images` images in `epoch`; entry i depends on (config.seed, epoch, i) alone."""
+    draws = np.random.Generator(np.random.Philox(key=[config.seed, epoch])).random((images, 5), dtype=np.float32)
+    offsets = (draws[:, :2] * (2 * config.crop_padding + 1)).astype(np.int64) - config.crop_padding
+    return Views(
+        rows=torch.from_numpy(offsets[:, 0].copy()),
+        columns=torch.from_numpy(offsets[:, 1].copy()),
+        flipped=torch.from_numpy((draws[:, 2] < 0.5) & config.flip),
+        cutout=torch.from_numpy(draws[:, 3:].copy()),
+    )
+
+
+class Batcher:
+    """Makes normalised float batches from uint8 images; everything on one device.
+
+    Args:
+        images: uint8 (N, H, W, 3); not copied on CPU, and never written to.
+        mean, std: of the three channels, on the scale 0 to 1.
+        cutout: side of the Cutout square of `views` in pixels; 0: none.
+        device: where images lie and batches are made.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        device: torch.device | str = "cpu",
+        cutout: int = 0,
+    ) -> None:
+        self.images = as_tensor(images).to(device)
+        self._cutout = cutout
+        self._scale = 1 / (255 * torch.tensor(std, dtype=torch.float32, device=device))
+        self._shift = torch.tensor(mean, dtype=torch.float32, device=device) * 255 * self._scale
+
+    def plain(self, start: int, stop: int) -> Tensor:
+        """Images start to stop without augmentation: float32 (n, 3, H, W), channels_last in memory."""
+        return self._normalised(self.images[start:stop])
+
+    def views(self, indices: Tensor, epoch_views: Views) -> Tensor:
+        """The views of the images at `indices` (int64 (n,)): float32 (n, 3, H, W), channels_last in memory."""
+        height, width = self.images.shape[1:3]
+        rows = _reflected(epoch_views.rows[indices], height)
+        columns = _reflected(epoch_views.columns[indices], width)
+        columns = torch.where(epoch_views.flipped[indices, None], columns.flip(1), columns)
+        pixels = indices[:, None, None] * (height * width) + rows[:, :, None] * width + columns[:, None, :]
+        batch = self.images.reshape(-1, 3)[pixels]
+        normalised = self._normalised(batch)
+        if self._cutout:
+            normalised = normalised * self._cutout_mask(epoch_views.cutout[indices], height, width)
+        return normalised
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        # images are N, H, W, C in memory, which is what channels_last means: no copy is needed for the layout
+        return torch.addcmul(-self._shift, images.float(), self._scale).permute(0, 3, 1, 2)
+
+    def _cutout_mask(self, centres: Tensor, height: int, width: int) -> Tensor:
+        half = self._cutout / 2
+
+        def outside(centre: Tensor, size: int) -> Tensor:
+            return (torch.arange(size, device=centre.device) + 0.5 - centre[:, None] * size).abs() > half
+
+        rows, columns = outside(centres[:, 0], height), outside(centres[:, 1], width)
+        return (rows[:, None, :, None] | columns[:, None, None, :]).float()
+
+
+def _reflected(offsets: Tensor, size: int) -> Tensor:
+    """Positions offset..offset+size of each crop, mirrored at the border: (n,) -> (n, size), int64 in 0..size-1."""
+    positions = offsets[:, None] + torch.arange(size, device=offsets.device)
+    positions = positions.abs()
+    return (size - 1) - ((size - 1) - positions).abs()

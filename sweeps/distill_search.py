@@ -1,0 +1,167 @@
+"""The main job: teacher -> plain students -> distillation search -> finalists -> variant grid -> front -> report.
+
+    python sweeps/distill_search.py                                # CIFAR-10, as large as the machine allows
+    python sweeps/distill_search.py --preset quick                 # handwritten digits, a few minutes
+    python sweeps/distill_search.py --data FOLDER --students mobilenet_v3_small --num-samples 8 --epochs 10
+
+The last line of standard output is the path of the report.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis.report import write_report
+from cifar_tune import cli
+from cifar_tune.candidate import write_candidate
+from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, TEACHER_ARM, Arm, StudyConfig, Variant
+from cifar_tune.records import EvaluationRecord, LatencyRecord, TrialRecord
+from cifar_tune.teacher import TeacherRef
+from cifar_tune.tuning.stages import search, training_slots
+from cifar_tune.tuning.trainables import Subject, TrainTask
+from sweeps.job import Job, Prepared, best_trial, job, parse_study, prepare, teacher_ref, write_tables
+from sweeps.plan import plan, print_plan
+from sweeps.teacher_search import search_teacher
+from sweeps.variant_grid import cell_of, forget_compile_cache, measure_cells, measure_grid
+
+CONFIRMATIONS = 3
+"""Fresh runs of candidate and baseline after the choice (R16)."""
+
+
+def run(config: StudyConfig) -> Path:
+    """The whole job; returns the path of the report."""
+    prepared = prepare(config)
+    print_plan(prepared, plan(prepared))
+    with job(prepared) as work:
+        subjects = finalists(work, prepared)
+        measure_grid(work, subjects)
+        read_test_set(work, subjects)
+        write_tables(work.run, work.ledger)
+        result = write_report(work.run)
+        confirm(work, subjects, result.candidate)
+        write_tables(work.run, work.ledger)
+        result = write_report(work.run)
+        if result.candidate is not None:
+            ship(work, prepared, subjects, find_row(work, *result.candidate))
+        forget_compile_cache(work.run)
+        work.view.say(result.text)
+    return result.path
+
+
+def finalists(work: Job, prepared: Prepared) -> list[Subject]:
+    """The trained models that go on: the teacher and, for each student and arm, the best by validation."""
+    if prepared.teacher is None:
+        trial = search_teacher(work)
+        teacher, chosen = teacher_ref(work.run, trial), [as_subject(work, trial)]
+    else:
+        teacher, chosen = prepared.teacher, [brought_teacher(work, prepared.teacher)]
+    for student in work.study.students:
+        plain = search_student(work, student, PLAIN_ARM, teacher)
+        distill = None
+        if distillation_due(work.study, plain):
+            distill = search_student(work, student, DISTILL_ARM, teacher)
+        chosen += [as_subject(work, t) for t in (plain, distill) if t is not None]
+    return chosen
+
+
+def search_student(work: Job, student: str, arm: Arm, teacher: TeacherRef) -> TrialRecord | None:
+    """One arm of one student; None where every trial failed, which the report says."""
+    study = work.study
+    slots = training_slots(study, work.info, work.device, study.num_samples)
+    task = TrainTask(
+        study=study,
+        arm=arm,
+        model=student,
+        device=work.device,
+        threads=slots.cpus,
+        teacher=teacher,
+        teacher_folder=str(work.run / "teacher_logits"),
+        data=work.data,
+    )
+    dataset = str(work.about_data["label"])
+    return best_trial(search(task, study.num_samples, slots, work.run, dataset, work.ledger, work.view))
+
+
+def distillation_due(study: StudyConfig, plain: TrialRecord | None) -> bool:
+    """R7: by rule, or, for `auto`, where the plain student misses the accuracy on validation data."""
+    if study.distill == "auto":
+        return plain is None or (plain.val_accuracy or 0.0) < study.min_accuracy
+    return study.distill == "always"
+
+
+def as_subject(work: Job, trial: TrialRecord) -> Subject:
+    assert trial.checkpoint and trial.checkpoint_sha256
+    return Subject(
+        trial_id=trial.trial_id,
+        model=trial.model,
+        arm=trial.arm,
+        checkpoint=str(work.run / trial.checkpoint),
+        checkpoint_sha256=trial.checkpoint_sha256,
+        classes=work.classes,
+    )
+
+
+def brought_teacher(work: Job, teacher: TeacherRef) -> Subject:
+    return Subject(
+        trial_id=f"{TEACHER_ARM}-{teacher.model}-given",
+        model=teacher.model,
+        arm=TEACHER_ARM,
+        checkpoint=teacher.checkpoint,
+        checkpoint_sha256=teacher.sha256,
+        classes=work.classes,
+    )
+
+
+def read_test_set(work: Job, subjects: Sequence[Subject]) -> None:
+    """The finalists' rows of stage `final`: the FP32 eager accuracy on the test set, read once by the grid."""
+    trials = {t.trial_id: t for t in work.ledger.read(TrialRecord)}
+    evaluations = {r.trial_id: r for r in work.ledger.read(EvaluationRecord) if r.variant == REFERENCE.name}
+    for subject in subjects:
+        trial, evaluation = trials.get(subject.trial_id), evaluations.get(subject.trial_id)
+        if trial is None or evaluation is None:
+            continue  # a teacher that the user brought has no trial of ours
+        work.ledger.put_trial(
+            dataclasses.replace(
+                trial,
+                trial_id=f"final-{trial.trial_id}",
+                stage="final",
+                status="ok" if evaluation.status == "ok" else "failed",
+                error=evaluation.error,
+                test_accuracy=evaluation.test_accuracy,
+            )
+        )
+
+
+def ship(work: Job, prepared: Prepared, subjects: Sequence[Subject], row: LatencyRecord) -> None:
+    """Write the candidate's folder."""
+    checkpoint = next(Path(s.checkpoint) for s in subjects if s.trial_id == row.trial_id)
+    data = prepared.data
+    write_candidate(work.run, row, checkpoint, data.classes, data.mean, data.std, work.image_size)
+
+
+def find_row(work: Job, trial_id: str, variant: str) -> LatencyRecord:
+    rows = work.ledger.read(LatencyRecord)
+    return next(r for r in rows if (r.trial_id, r.variant, r.stage) == (trial_id, variant, "grid"))
+
+
+def confirm(work: Job, subjects: Sequence[Subject], candidate: tuple[str, str] | None) -> None:
+    """R16: candidate and baseline once more, three fresh runs each. The baseline is FP32 eager of the teacher."""
+    if candidate is None:
+        return
+    row = find_row(work, *candidate)
+    chosen = Variant(runtime=row.runtime, precision=row.precision, compile=row.compile, channels_last=row.channels_last)  # pyright: ignore[reportArgumentType]
+    subject = next(s for s in subjects if s.trial_id == row.trial_id)
+    baseline = next(s for s in subjects if s.arm == TEACHER_ARM)
+    cells = [
+        cell_of(s, v, "confirm", repeat)
+        for repeat in range(1, CONFIRMATIONS + 1)
+        for s, v in {(subject, chosen), (baseline, REFERENCE)}
+    ]
+    measure_cells(work, cells, "confirm")
+
+
+if __name__ == "__main__":
+    cli.run_command(lambda: run(parse_study(sys.argv[1:], "distill_search.py", __doc__ or "")))

@@ -1,0 +1,210 @@
+"""What the sweeps share: checking what a user asks for, opening a run, and writing its tables."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import ray
+
+from cifar_tune import cli
+from cifar_tune.config import PRESETS, TEACHER_ARM, StudyConfig, check
+from cifar_tune.data import ImageData, describe, load
+from cifar_tune.device import environment, resolve_device
+from cifar_tune.ledger import Ledger
+from cifar_tune.models import architecture
+from cifar_tune.records import EpochRecord, LatencyRecord, TrialRecord
+from cifar_tune.schedules import schedule
+from cifar_tune.store import replace_file
+from cifar_tune.teacher import TeacherRef, load_model
+from cifar_tune.tuning.cluster import ClusterInfo, cluster
+from cifar_tune.tuning.progress import StudyView
+from cifar_tune.tuning.stages import sha256_file
+
+TABLES: dict[str, type] = {
+    "trials.parquet": TrialRecord,
+    "epochs.parquet": EpochRecord,
+    "latency.parquet": LatencyRecord,
+}
+CHANGEABLE_ON_RESUME = (
+    "resume",
+    "verbose",
+    "num_samples",
+    "teacher_samples",
+    "students",
+    "address",
+    "dashboard",
+    "storage",
+    "concurrent_trials",
+    "preset",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """A study that has passed every check; nothing is written yet."""
+
+    study: StudyConfig
+    device: str
+    data: ImageData
+    run: Path
+    teacher: TeacherRef | None
+    """The teacher that the user brings."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A run at work: its folder, its cluster and its data there."""
+
+    study: StudyConfig
+    device: str
+    run: Path
+    about_data: dict[str, object]
+    classes: int
+    image_size: int
+    data: ray.ObjectRef
+    info: ClusterInfo
+    ledger: Ledger
+    view: StudyView
+
+
+def parse_study(argv: Sequence[str], prog: str, description: str) -> StudyConfig:
+    """A StudyConfig from flags. The preset is read first: it gives the defaults of all other flags."""
+    name = _preset_of(argv)
+    if name not in PRESETS:
+        cli.fail(f"preset {name!r} is unknown; allowed are {', '.join(PRESETS)}")
+    return cli.parse(StudyConfig, argv, default=PRESETS[name], prog=prog, description=description)
+
+
+def _preset_of(argv: Sequence[str]) -> str:
+    for position, argument in enumerate(argv):
+        if argument == "--preset" and position + 1 < len(argv):
+            return argv[position + 1]
+        if argument.startswith("--preset="):
+            return argument.split("=", 1)[1]
+    return "gpu" if resolve_device("auto") == "cuda" else "cpu"
+
+
+def prepare(study: StudyConfig) -> Prepared:
+    """Check everything that can be checked before anything is written. ValueError says what to change."""
+    for model in (study.teacher, *study.students):
+        architecture(model)
+    for name in study.schedules:
+        schedule(name)
+    device = resolve_device(study.device)
+    run = run_folder(study)
+    data = load(study.data_config(), study.data_dir)
+    teacher = _teacher_given(study, len(data.classes))
+    return Prepared(study=study, device=device, data=data, run=run, teacher=teacher)
+
+
+def _teacher_given(study: StudyConfig, classes: int) -> TeacherRef | None:
+    if study.teacher_checkpoint is None:
+        return None
+    path = Path(study.teacher_checkpoint)
+    check(path.is_file(), "teacher checkpoint", str(path), "an existing safetensors file")
+    load_model(study.teacher, classes, path)
+    return TeacherRef(model=study.teacher, checkpoint=str(path.absolute()), sha256=sha256_file(path))
+
+
+def run_folder(study: StudyConfig) -> Path:
+    """Where the run is or will be. ValueError where it exists, does not exist, or cannot be written."""
+    check("://" not in study.storage, "storage", study.storage, "a folder of this machine")
+    storage = Path(study.storage).absolute()
+    _check_writable(storage)
+    if study.name is None:
+        check(not study.resume, "resume", True, "only with --name RUN, the run to go on with")
+        now = datetime.datetime.now(datetime.UTC)
+        data = Path(study.data).resolve().name or "data"
+        data = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in data).lstrip(".") or "data"
+        return storage / f"{data}-{study.preset}-{now:%Y%m%dT%H%M%S}Z"
+    run = storage / study.name
+    if study.resume:
+        check((run / "study.json").is_file(), "name", study.name, f"with --resume, a run in {storage}")
+        _check_same_study(run, study)
+    elif run.exists():
+        raise ValueError(f"run {study.name} exists in {storage}; go on with it by --resume, or choose another --name")
+    return run
+
+
+def _check_writable(storage: Path) -> None:
+    nearest = storage
+    while not nearest.exists():
+        nearest = nearest.parent
+    writable = nearest.is_dir() and os.access(nearest, os.W_OK)
+    check(writable, "storage", str(storage), "a folder that can be written")
+
+
+def _check_same_study(run: Path, study: StudyConfig) -> None:
+    """ValueError names the options that differ from the run's own and would change its results."""
+    before = json.loads((run / "study.json").read_text())["config"]
+    now = json.loads(json.dumps(dataclasses.asdict(study)))
+    changed = [k for k in now if k not in CHANGEABLE_ON_RESUME and k in before and now[k] != before[k]]
+    if changed:
+        what = "; ".join(f"{k} was {before[k]!r}, is {now[k]!r}" for k in changed)
+        raise ValueError(f"--resume cannot change what would change results: {what}")
+
+
+@contextlib.contextmanager
+def job(prepared: Prepared) -> Iterator[Job]:
+    """Start or join the cluster, put the data there once, and create the run's folder."""
+    study, run = prepared.study, prepared.run
+    with cluster(study) as info, StudyView() as view:
+        run.mkdir(parents=True, exist_ok=True)
+        about = describe(prepared.data)
+        _write_study(run, study, prepared.device, about)
+        if info.dashboard:
+            view.say(f"Ray dashboard: {info.dashboard}   log in with the token that `ray get-auth-token` prints")
+        yield Job(
+            study=study,
+            device=prepared.device,
+            run=run,
+            about_data=about,
+            classes=len(prepared.data.classes),
+            image_size=prepared.data.train_images.shape[1],
+            data=ray.put(prepared.data),
+            info=info,
+            ledger=Ledger(run),
+            view=view,
+        )
+
+
+def _write_study(run: Path, study: StudyConfig, device: str, about_data: dict[str, object]) -> None:
+    content = {
+        "format": 1,
+        "run": run.name,
+        "created_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["python", *sys.argv]),
+        "config": dataclasses.asdict(study),
+        "environment": dataclasses.asdict(environment(device)),
+        "data": about_data,
+    }
+    text = json.dumps(content, indent=2) + "\n"
+    replace_file(run / "study.json", lambda temporary: Path(temporary).write_text(text))
+
+
+def write_tables(run: Path, ledger: Ledger) -> None:
+    """The run's Parquet files, from its ledger."""
+    for name, record_type in TABLES.items():
+        table = ledger.table(record_type)
+        replace_file(run / name, lambda temporary, table=table: pq.write_table(table, temporary, compression="zstd"))
+
+
+def best_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The trial of best validation accuracy that has weights; the first of equals. None where none has."""
+    scored = [t for t in trials if t.val_accuracy is not None and t.checkpoint and t.status != "failed"]
+    return max(scored, key=lambda t: t.val_accuracy or 0.0, default=None)
+
+
+def teacher_ref(run: Path, trial: TrialRecord) -> TeacherRef:
+    assert trial.stage == TEACHER_ARM and trial.checkpoint and trial.checkpoint_sha256
+    return TeacherRef(model=trial.model, checkpoint=str(run / trial.checkpoint), sha256=trial.checkpoint_sha256)

@@ -1,0 +1,115 @@
+"""What a run will do and about how long it will take, printed before it starts."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from cifar_tune.config import DISTILL_ARM, GRID, PLAIN_ARM, TEACHER_ARM, Arm, grid_variants
+from cifar_tune.device import usable_cpus
+from cifar_tune.models import build_model
+from cifar_tune.training import Stepper
+from sweeps.job import Prepared
+
+SECONDS_A_FIT = 4.0
+"""Start-up of a Tune experiment and its workers."""
+SECONDS_A_ROW = 9.0
+"""A fresh process, a warm compilation and the samples of a latency row on a small CPU."""
+SECONDS_A_BUILD = 45.0
+"""A cold compilation on one core."""
+PROBE_BATCH = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedStage:
+    """One line of the plan."""
+
+    name: str
+    work: str
+    seconds: float
+
+
+def plan(prepared: Prepared) -> list[PlannedStage]:
+    """The stages with estimated times; training rates are probed with two steps of each model."""
+    study, data = prepared.study, prepared.data
+    images = len(data.train_images)
+    cores = usable_cpus() if prepared.device == "cpu" else 1
+    stages: list[PlannedStage] = []
+
+    def training(name: str, model: str, arm: Arm, trials: int) -> None:
+        epochs = study.arm_epochs(arm)
+        seconds = trials * epochs * images / (images_per_second(prepared, model, arm) * cores) + SECONDS_A_FIT
+        stages.append(PlannedStage(name=name, work=f"{trials} trials of {epochs} epochs", seconds=seconds))
+
+    if prepared.teacher is None:
+        training(f"teacher {study.teacher}", study.teacher, TEACHER_ARM, study.teacher_samples)
+    for student in study.students:
+        training(f"plain {student}", student, PLAIN_ARM, study.num_samples)
+        if study.distill != "never":
+            condition = ", if plain misses the accuracy" if study.distill == "auto" else ""
+            training(f"distill {student}{condition}", student, DISTILL_ARM, study.num_samples)
+    arms = 1 if study.distill == "never" else 2
+    subjects, models = 1 + len(study.students) * arms, 1 + len(study.students)
+    compiled = sum(v.compile != "none" for v in grid_variants())
+    builds = SECONDS_A_BUILD * models * compiled / cores
+    rows = subjects * len(grid_variants())
+    axes = " x ".join("{" + ", ".join(map(str, values)) + "}" for values in GRID.values())
+    stages += [
+        PlannedStage(name="test accuracy", work=f"{subjects} finalists read the test set", seconds=2 * SECONDS_A_FIT),
+        PlannedStage(name="compile", work=f"{models * compiled} builds", seconds=builds + SECONDS_A_FIT),
+        PlannedStage(name="latency", work=f"{rows} rows: {axes}, one at a time", seconds=rows * SECONDS_A_ROW),
+        PlannedStage(name="confirm", work="6 fresh runs of candidate and baseline", seconds=6 * SECONDS_A_ROW),
+    ]
+    return stages
+
+
+def images_per_second(prepared: Prepared, model: str, arm: Arm) -> float:
+    """Training rate on one core, or on the GPU; distillation adds the teacher's forward pass to its first trial only."""
+    size = prepared.data.train_images.shape[1]
+    sample = {"lr": 0.01, "schedule": "cosine"}
+    config = prepared.study.train_config(
+        model, PLAIN_ARM if arm == DISTILL_ARM else arm, sample, device=prepared.device
+    )
+    torch.set_num_threads(1)
+    network = build_model(model, len(prepared.data.classes)).to(prepared.device)
+    network = network.to(memory_format=torch.channels_last).train()
+    stepper = Stepper(config, network, prepared.data, steps_per_epoch=2)
+    images = torch.randn(PROBE_BATCH, 3, size, size, device=prepared.device).to(memory_format=torch.channels_last)
+    labels = torch.zeros(PROBE_BATCH, dtype=torch.int64, device=prepared.device)
+    stepper.step(images, labels, None)
+    stepper.finish_epoch()
+    started = time.perf_counter()
+    stepper.step(images, labels, None)
+    stepper.finish_epoch()
+    return PROBE_BATCH / (time.perf_counter() - started)
+
+
+def print_plan(prepared: Prepared, stages: list[PlannedStage]) -> None:
+    """The plan on standard error."""
+    data, study = prepared.data, prepared.study
+    console = Console(stderr=True, highlight=False)
+    console.print(f"[bold]Run {prepared.run.name}[/bold]  in {prepared.run.parent}", soft_wrap=True)
+    parts = f"{len(data.train_images)} train, {len(data.validation_images)} validation, {len(data.test_images)} test"
+    side = data.train_images.shape[1]
+    console.print(f"Data: {data.label}, {parts} images of {side}x{side}, {len(data.classes)} classes", soft_wrap=True)
+    if data.skipped:
+        console.print(f"Skipped: {data.skipped} unreadable images")
+    console.print(f"Goal: lowest batch-1 latency on {prepared.device} at {study.min_accuracy:.0%} accuracy or more")
+    table = Table("stage", "work", "about", box=None, pad_edge=False)
+    for stage in stages:
+        table.add_row(stage.name, stage.work, readable_seconds(stage.seconds))
+    table.add_row(
+        "[bold]all[/bold]",
+        "early stopping makes it less" if study.early_stopping else "",
+        readable_seconds(sum(s.seconds for s in stages)),
+    )
+    console.print(table)
+
+
+def readable_seconds(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

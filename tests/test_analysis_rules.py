@@ -1,0 +1,190 @@
+"""Each rule at its boundary: R10, R11, R13, the choice, the comparison and the confirmation."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import analysis_data as data
+import pytest
+
+from analysis.decide import Choice, Decision, choose, competing, decide_steps, rejections
+from analysis.tables import comparison_table, confirm_table, distillation_gains, front_table
+from cifar_tune.config import Variant
+from cifar_tune.records import LatencyRecord
+
+FP16 = Variant(precision="fp16")
+COMPILED = Variant(compile="default")
+CHANNELS_LAST = Variant(channels_last=True)
+NO_CHOICE = Choice(index=None, text="")
+
+
+def decide(row: LatencyRecord, base: LatencyRecord | None = None) -> Decision:
+    (decision,) = decide_steps(data.frame(base or data.latency(), row), data.IMAGES)
+    return decision
+
+
+def chosen(*records: LatencyRecord, min_accuracy: float = 0.85) -> Choice:
+    return choose(data.frame(*records), min_accuracy, data.IMAGES)
+
+
+def test_only_measured_grid_rows_compete() -> None:
+    confirm = data.latency(stage="confirm", repeat=1)
+    fallback = data.latency(COMPILED, status="fallback")
+    frame = data.frame(data.failed(FP16), confirm, data.latency(), fallback)
+    assert competing(frame).index.tolist() == [2, 3]
+
+
+@pytest.mark.parametrize(("right", "verdict"), [(896, "keep"), (895, "drop")])
+def test_r10_fp16_must_lose_less_than_half_a_point(right: int, verdict: str) -> None:
+    assert decide(data.latency(FP16, p50=1.0, right=right)).verdict == verdict
+
+
+def test_r10_the_paired_drop_and_its_interval_are_reported() -> None:
+    decision = decide(data.latency(FP16, p50=1.0, right=897))
+    assert decision.interval is not None
+    assert decision.accuracy_drop_points == pytest.approx(0.3)
+    assert decision.interval[0] < 0.3
+    assert decision.interval[1] > 0.5
+    assert "interval includes 0.5" in decision.reason
+
+
+def test_r10_fp16_that_is_slower_is_dropped_with_the_figure() -> None:
+    decision = decide(data.latency(FP16, p50=7.0))
+    assert decision.verdict == "drop"
+    assert "250.0 % higher" in decision.reason
+
+
+@pytest.mark.parametrize(("p50", "verdict"), [(1.9, "drop"), (1.899, "keep")])
+def test_r13_channels_last_must_gain_more_than_five_percent(p50: float, verdict: str) -> None:
+    assert decide(data.latency(CHANNELS_LAST, p50=p50)).verdict == verdict
+
+
+def test_r11_compile_is_kept_where_faster_with_its_compile_time() -> None:
+    decision = decide(data.latency(COMPILED, p50=1.6))
+    assert (decision.verdict, decision.optimization, decision.expected) == ("keep", "compile", (0.10, 0.30))
+    assert decision.gain == pytest.approx(0.2)
+    assert "21.0 s (warm)" in decision.reason
+
+
+def test_r12_a_fallback_is_to_be_refined() -> None:
+    decision = decide(data.latency(COMPILED, status="fallback", error="no compiler"))
+    assert (decision.verdict, decision.reason) == ("refine", "fallback: no compiler")
+
+
+def test_a_disturbed_measurement_decides_nothing() -> None:
+    assert decide(data.latency(FP16, p50=1.0, contended=True)).verdict == "refine"
+
+
+def test_a_step_without_fp32_eager_decides_nothing() -> None:
+    decision = decide(data.latency(FP16, p50=1.0), data.failed(Variant()))
+    assert (decision.verdict, decision.gain) == ("refine", None)
+
+
+def test_gain_is_free_of_drift_between_rows() -> None:
+    drifted = data.latency(FP16, p50=3.0, reference_ms=[[6.0]], speedup=2.0)
+    assert decide(drifted).gain == pytest.approx(0.5)
+
+
+def test_combined_variants_are_no_single_step() -> None:
+    both = data.latency(Variant(precision="fp16", channels_last=True))
+    assert decide_steps(data.frame(data.latency(), both), data.IMAGES) == []
+
+
+def test_the_fastest_feasible_row_is_chosen() -> None:
+    choice = chosen(data.latency(), data.latency(COMPILED, p50=1.5), data.latency(FP16, p50=1.0, right=800))
+    assert choice.index == 1
+    assert "Faster but rejected" in choice.text
+    assert "80.00 % is below the constraint" in choice.text
+
+
+def test_the_constraint_itself_is_enough_but_not_certain() -> None:
+    choice = chosen(data.latency(right=850))
+    assert choice.index == 0
+    assert "not for certain" in choice.text
+
+
+def test_ties_within_one_percent_go_to_the_more_accurate() -> None:
+    rows = [data.latency(p50=2.0, right=860), data.latency(COMPILED, p50=2.02, right=880)]
+    assert chosen(*rows).index == 1
+    assert chosen(rows[0], dataclasses.replace(rows[1], p50_ms=2.021)).index == 0
+
+
+def test_fp16_that_loses_half_a_point_is_no_candidate() -> None:
+    rows = [data.latency(), data.latency(FP16, p50=1.0, right=895)]
+    assert chosen(*rows).index == 0
+    assert "(R10)" in rejections(data.frame(*rows), 0.85, data.IMAGES)[1]
+
+
+def test_fp16_is_held_against_fp32_eager_where_its_own_partner_failed() -> None:
+    fast = data.latency(Variant(precision="fp16", compile="default"), p50=1.0, right=890)
+    assert chosen(data.latency(), data.failed(COMPILED), fast).index == 0
+
+
+@pytest.mark.parametrize(("p50", "index"), [(0.95, 0), (0.94, 1)])
+def test_channels_last_is_held_against_the_same_variant_without_it(p50: float, index: int) -> None:
+    both = data.latency(Variant(precision="fp16", channels_last=True), p50=p50)
+    assert chosen(data.latency(FP16, p50=1.0), both).index == index
+
+
+def test_the_justification_compares_with_the_teacher_and_its_own_fp32() -> None:
+    teacher = data.latency(p50=8.0, model=data.TEACHER, arm="teacher", trial_id="t0", speedup=1.0)
+    text = chosen(teacher, data.latency(), data.latency(FP16, p50=1.0)).text
+    assert "8.00 times the speed of the FP32 teacher (resnet18, 8.000 ms)" in text
+    assert "2.00 times that of its own FP32 eager" in text
+    assert "90.00 ± 0.95 % test accuracy (standard error, 1,000 images)" in text
+
+
+def test_none_feasible_says_so_and_names_the_nearest() -> None:
+    choice = chosen(data.latency(right=700), data.latency(FP16, p50=1.0, right=690))
+    assert choice.index is None
+    assert choice.text.startswith("No candidate: none reaches 85.00 %. The most accurate is mobilenet_v3_small (plain)")
+    assert "15.00 points short" in choice.text
+
+
+def test_nothing_measured_says_so() -> None:
+    assert "no variant of the grid was measured" in chosen(data.failed(Variant())).text
+
+
+def test_the_comparison_has_the_rows_of_r14_for_each_student() -> None:
+    students = (data.STUDENT, "shufflenet_v2_x1_0")
+    table = comparison_table(data.frame(data.latency()), data.TEACHER, students, 0.85, NO_CHOICE)
+    assert table["id"].tolist() == ["B1", "B1.2", "B2", "O1", "O1.2", "O2", "O2.2", "O3", "O3.2", "D1", "D1.2"]
+    assert table["status"].tolist() == ["ok"] + ["not measured"] * 10
+
+
+def test_the_comparison_ends_with_candidate_and_other_failures() -> None:
+    frame = data.frame(data.latency(), data.failed(FP16), data.failed(COMPILED))
+    table = comparison_table(frame, data.TEACHER, (data.STUDENT,), 0.85, Choice(index=0, text="")).set_index("id")
+    assert table.loc["C", "parameters_mb"] == pytest.approx(6.0)
+    assert table.loc["O1", "status"] == "failed"
+    assert table.loc["F1", "variant"] == "torch-fp32-compile"
+
+
+def test_the_front_marks_points_and_leaves_raw_samples_out() -> None:
+    frame = data.frame(
+        data.latency(), data.latency(FP16, p50=1.0, right=840), data.latency(COMPILED, p50=3.0, right=800)
+    )
+    front = front_table(frame, 0.85, Choice(index=0, text=""), data.IMAGES)
+    assert front["on_front"].to_dict() == {0: True, 1: True, 2: False}
+    assert front["feasible"].to_dict() == {0: True, 1: False, 2: False}
+    assert front["candidate"].to_dict() == {0: True, 1: False, 2: False}
+    assert not {"correct", "samples_ms", "reference_ms"} & set(front.columns)
+
+
+def test_distillation_is_held_against_its_control_in_pairs() -> None:
+    frame = data.frame(data.latency(right=850), data.latency(right=880, arm="distill", trial_id="t2"))
+    (gain,) = distillation_gains(frame, (data.STUDENT,), data.IMAGES)
+    assert gain.difference.points == pytest.approx(3.0)
+    assert gain.difference.low > 0
+
+
+def test_no_distilled_arm_has_no_gain() -> None:
+    assert distillation_gains(data.frame(data.latency()), (data.STUDENT,), data.IMAGES) == []
+
+
+@pytest.mark.parametrize(("grid_p50", "agrees"), [(2.3, True), (2.32, False), (1.81, True), (1.79, False)])
+def test_r16_the_grid_agrees_within_the_widened_range(grid_p50: float, agrees: bool) -> None:
+    fresh = [data.latency(p50=p50, stage="confirm", repeat=n) for n, p50 in enumerate((2.0, 2.1, 2.05), start=1)]
+    (row,) = confirm_table(data.frame(data.latency(p50=grid_p50), *fresh)).to_dict("records")
+    assert row["agrees"] is agrees
+    assert row["spread"] == pytest.approx(0.05)
