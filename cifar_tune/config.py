@@ -126,6 +126,7 @@ class TrainConfig:
 
     @property
     def distils(self) -> bool:
+        """Whether the training needs a teacher."""
         return self.alpha > 0
 
 
@@ -255,7 +256,7 @@ class StudyConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of training; auto: the fastest measured for the device and model."""
     distill: DistillRule = "always"
-    """Run the distillation search always, never, or auto: where the plain student misses min_accuracy on validation data."""
+    """Run the distillation search always, never, or auto: where plain students miss min_accuracy on validation data."""
     min_accuracy: float = 0.85
     """Accuracy that the candidate must hold, 0 to 1."""
     early_stopping: bool = True
@@ -271,7 +272,7 @@ class StudyConfig:
     latency_repeats: int = 3
     """Repeats of each latency measurement."""
     cold_builds: bool = True
-    """Compile each variant with a cache of its own; else the two layouts of a model and precision share one, and only the first is cold."""
+    """Compile each variant with a cache of its own; else the layouts of a precision share one, and the first is cold."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device for training and measuring."""
     address: str | None = None
@@ -293,15 +294,12 @@ class StudyConfig:
         check(len(self.students) >= 1, "students", self.students, "one or more models")
         check(len(set(self.students)) == len(self.students), "students", self.students, "each model once")
         check(len(self.schedules) >= 1, "schedules", self.schedules, "one or more schedules")
-        finite = 1e308
-        check_range("learning rate range", self.lr_range, _ABOVE_ZERO, finite, "two numbers above 0, low to high")
-        check_range(
-            "temperature range", self.temperature_range, _ABOVE_ZERO, finite, "two numbers above 0, low to high"
-        )
+        positive = (_ABOVE_ZERO, 1e308, "two numbers above 0, low to high")
+        check_range("learning rate range", self.lr_range, *positive)
+        check_range("temperature range", self.temperature_range, *positive)
         check_range("alpha range", self.alpha_range, 0.0, 1.0, "two numbers from 0 to 1, low to high")
         if self.weight_decay_range is not None:
-            bounds = self.weight_decay_range
-            check_range("weight decay range", bounds, _ABOVE_ZERO, finite, "two numbers above 0, low to high")
+            check_range("weight decay range", self.weight_decay_range, *positive)
         if self.name is not None:
             check(
                 is_safe_name(self.name), "name", self.name, "letters, digits, '.', '_' and '-', not starting with '.'"
@@ -312,19 +310,23 @@ class StudyConfig:
             TrainConfig(model=self.teacher, arm=arm, epochs=epochs, **self._training_settings())
 
     def data_config(self) -> DataConfig:
+        """Which images, and how they are split."""
         names = ("image_size", "train_images", "test_images", "validation_fraction", "seed", "skip_unreadable")
         return DataConfig(source=self.data, **{name: getattr(self, name) for name in names})
 
     def latency_config(self) -> LatencyConfig:
+        """The measurement protocol."""
         return LatencyConfig(
             warmup=self.latency_warmup, iterations=self.latency_iterations, repeats=self.latency_repeats
         )
 
     def view_config(self, *, flip_suits_data: bool = True) -> ViewConfig:
+        """Augmentation; `flip_suits_data` decides where the user did not."""
         flip = flip_suits_data if self.flip is None else self.flip
         return ViewConfig(crop_padding=self.crop_padding, flip=flip, cutout=self.cutout, seed=self.seed)
 
     def arm_epochs(self, arm: Arm) -> int:
+        """Epochs of a trial of this arm."""
         return self.teacher_epochs or self.epochs if arm == TEACHER_ARM else self.epochs
 
     def _training_settings(self) -> dict[str, object]:
@@ -332,9 +334,10 @@ class StudyConfig:
         return {name: getattr(self, name) for name in names}
 
     def train_config(self, model: str, arm: Arm, sample: dict[str, object], **fixed: object) -> TrainConfig:
-        """The training that `sample`, a point of the search space, stands for; `fixed`: seed, device, threads, views."""
+        """The training that a point of the search space stands for; `fixed`: seed, device, threads, views."""
         settings = {**self._training_settings(), **sample, **fixed}
-        return TrainConfig(model=model, arm=arm, epochs=self.arm_epochs(arm), **settings)  # pyright: ignore[reportArgumentType]
+        settings.update(model=model, arm=arm, epochs=self.arm_epochs(arm))
+        return TrainConfig(**settings)  # pyright: ignore[reportArgumentType]
 
 
 def is_safe_name(name: str) -> bool:
@@ -350,11 +353,12 @@ PRESETS: dict[str, StudyConfig] = {
         students=("mobilenet_v3_small",),
         num_samples=4,
         teacher_samples=2,
-        epochs=12,
-        teacher_epochs=6,
+        epochs=8,
+        teacher_epochs=3,
         batch_size=64,
         crop_padding=1,
-        lr_range=(0.01, 0.2),
+        lr_range=(0.01, 0.1),
+        grace_epochs=4,
         latency_iterations=240,
         cold_builds=False,
     ),

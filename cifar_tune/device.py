@@ -83,6 +83,7 @@ class ForeignLoad:
         self._started, self._busy, self._own = time.perf_counter(), _busy_seconds(), _own_seconds()
 
     def cores(self) -> float:
+        """Cores that others kept busy, on average."""
         elapsed = time.perf_counter() - self._started
         others = (_busy_seconds() - self._busy) - (_own_seconds() - self._own)
         return max(0.0, others / elapsed)

@@ -36,12 +36,15 @@ class Ledger:
         self._put(record, record.trial_id)
 
     def put_latency(self, record: LatencyRecord) -> None:
+        """One measurement; one of the same thing takes the place of an earlier one."""
         self._put(record, latency_key(record.stage, record.checkpoint_sha256, record.variant, record.repeat))
 
     def put_evaluation(self, record: EvaluationRecord) -> None:
+        """One reading of the test set."""
         self._put(record, f"{record.trial_id}--{record.variant}")
 
     def put_build(self, record: BuildRecord) -> None:
+        """One compilation."""
         self._put(record, f"{record.model}--{record.variant}")
 
     def _put(self, record: Any, key: str) -> None:
@@ -52,13 +55,16 @@ class Ledger:
         return [from_row(record_type, row) for row in self.table(record_type).to_pylist()]
 
     def table(self, record_type: type) -> pa.Table:
+        """All records of a type as one table."""
         files = sorted(self._folder(record_type).glob("*.parquet"))
         return pa.concat_tables([schema(record_type).empty_table(), *(pq.read_table(f) for f in files)])
 
     def trials(self, stage: str, model: str) -> list[TrialRecord]:
+        """The finished trials of one search."""
         return [r for r in self.read(TrialRecord) if r.stage == stage and r.model == model]
 
     def latency_keys(self) -> set[str]:
+        """What has been measured, as `latency_key` names it."""
         return {f.stem for f in self._folder(LatencyRecord).glob("*.parquet")}
 
 

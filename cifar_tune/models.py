@@ -8,8 +8,6 @@ before the first block. Constructors take the number of classes and give a modul
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -34,11 +32,7 @@ def import_torchvision() -> ModuleType:
     load, and then `import torchvision` fails on the missing schema of `nms`. Declaring the two schemas first lets
     models, data sets and transforms import; none of them calls these operators.
     """
-    if (
-        torch.version.cuda is None
-        and importlib.util.find_spec("torchvision")
-        and not hasattr(torch.ops.torchvision, "nms")
-    ):
+    if torch.version.cuda is None and not hasattr(torch.ops.torchvision, "nms"):
         library = torch.library.Library("torchvision", "FRAGMENT")
         for schema in _OPERATORS_TORCHVISION_DECLARES_ON.values():
             library.define(schema)
@@ -113,6 +107,7 @@ def build_model(name: str, classes: int, seed: int = 0) -> nn.Module:
 
 
 def count_parameters(model: nn.Module) -> int:
+    """Number of trained values."""
     return sum(p.numel() for p in model.parameters())
 
 

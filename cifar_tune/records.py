@@ -8,7 +8,7 @@ the name ends in `_ms`, sizes are MB = 10**6 bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 Stage = Literal["teacher", "plain", "distill", "final"]
@@ -67,6 +67,8 @@ class TrialRecord:
     """Best-ever over the epochs; that epoch's weights are the checkpoint."""
     test_accuracy: float | None = None
     """FP32 eager, read by finalists alone."""
+    started_at: float | None = None
+    """Unix time at which the training began."""
     train_seconds: float | None = None
     parameters: int | None = None
     checkpoint: str | None = None
@@ -122,7 +124,7 @@ class LatencyRecord:
     agreement: float | None = None
     """Share of test images given the same class as FP32 eager gives."""
     batch1_agreement: float | None = None
-    """Share of the first 256 test images given the same class by the measured callable at batch 1 as at the large batch."""
+    """Share of the first 256 test images given the same class by the measured callable at batch 1 as at 256."""
     samples_ms: list[list[float]] | None = None
     """Raw samples, a list per repeat."""
     reference_ms: list[list[float]] | None = None
@@ -184,7 +186,3 @@ class BuildRecord:
 
 
 Record = TrialRecord | EpochRecord | LatencyRecord | EvaluationRecord | BuildRecord
-
-
-def field_names(record_type: type) -> list[str]:
-    return [f.name for f in fields(record_type)]

@@ -1,4 +1,7 @@
-"""The whole search space, define-by-run. Knows neither Ray nor torch: `trial` is anything with Optuna's suggest methods."""
+"""The whole search space, define-by-run. Knows neither Ray nor torch.
+
+A `trial` is anything with Optuna's suggest methods.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ knows what a figure means.
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 import types
 import typing
 from collections.abc import Iterable
@@ -89,19 +89,19 @@ def write_records(path: Path, record_type: type, records: Iterable[Any]) -> None
 
 
 def read_records(path: Path, record_type: type[R]) -> list[R]:
+    """The records of a file that `write_records` wrote."""
     return [from_row(record_type, row) for row in pq.read_table(path).to_pylist()]
 
 
 def replace_file(path: Path, write: typing.Callable[[str], object]) -> None:
     """Call `write` with a temporary path beside `path`, then move it there: readers see the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        write(temporary)
-        with open(temporary, "rb") as written:
+        write(str(temporary))
+        with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise

@@ -68,7 +68,8 @@ class OnlineTeacher:
         with autocast(self.precision, self.device.type):
             return torch.cat([self.model(self.batcher.views(i, views)).float() for i in indices.split(BATCH_IMAGES)])
 
-    def __call__(self, epoch: int, views: Views) -> Tensor:
+    def __call__(self, epoch: int, views: Views) -> Tensor:  # noqa: ARG002 - the views say all
+        """Logits for the views of all training images: float32 (N, classes)."""
         return self.answer(views, 0, len(self.batcher.images))
 
 
@@ -86,6 +87,7 @@ class CachedTeacher:
         self._teacher: OnlineTeacher | None = None
 
     def __call__(self, epoch: int, views: Views) -> Tensor:
+        """Logits for the views of all training images: float16 (N, classes)."""
         images = len(self.data.train_images)
         chunks = [(start, min(start + CHUNK_IMAGES, images)) for start in range(0, images, CHUNK_IMAGES)]
         for wait in (False, True):  # first what nobody computes, then what others were computing

@@ -123,6 +123,7 @@ class Stepper:
         self._correct = torch.zeros((), dtype=torch.int64, device=self.config.device)
 
     def step(self, images: Tensor, labels: Tensor, teacher_logits: Tensor | None) -> None:
+        """Take one optimiser step; nothing is read back from the device."""
         config = self.config
         self.lr = config.lr * self._factor(self.taken / self.steps)
         for group in self.optimizer.param_groups:
@@ -174,6 +175,7 @@ def training_precision(config: TrainConfig, image_size: int) -> str:
 
 
 def cpu_precision(*, dense: bool, image_size: int) -> str:
+    """bf16 or fp32, whichever is faster on this processor."""
     return "bf16" if dense and image_size >= BF16_MINIMUM_SIZE and torch.cpu._is_amx_tile_supported() else "fp32"  # noqa: SLF001 - no public name
 
 
@@ -184,6 +186,7 @@ def autocast(precision: str, device: str) -> contextlib.AbstractContextManager[o
 
 
 def to_device(views: Views, device: torch.device) -> Views:
+    """The same views where the images lie."""
     if device.type == "cpu":
         return views
     return Views(**{name: getattr(views, name).to(device) for name in Views.__dataclass_fields__})

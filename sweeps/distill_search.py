@@ -93,7 +93,9 @@ def distillation_due(study: StudyConfig, plain: TrialRecord | None) -> bool:
 
 
 def as_subject(work: Job, trial: TrialRecord) -> Subject:
-    assert trial.checkpoint and trial.checkpoint_sha256
+    """A trial's best weights as what is evaluated and measured."""
+    assert trial.checkpoint is not None
+    assert trial.checkpoint_sha256 is not None
     return Subject(
         trial_id=trial.trial_id,
         model=trial.model,
@@ -105,6 +107,7 @@ def as_subject(work: Job, trial: TrialRecord) -> Subject:
 
 
 def brought_teacher(work: Job, teacher: TeacherRef) -> Subject:
+    """The user's own teacher as what is evaluated and measured."""
     return Subject(
         trial_id=f"{TEACHER_ARM}-{teacher.model}-given",
         model=teacher.model,
@@ -143,6 +146,7 @@ def ship(work: Job, prepared: Prepared, subjects: Sequence[Subject], row: Latenc
 
 
 def find_row(work: Job, trial_id: str, variant: str) -> LatencyRecord:
+    """The grid's row of a trial and variant."""
     rows = work.ledger.read(LatencyRecord)
     return next(r for r in rows if (r.trial_id, r.variant, r.stage) == (trial_id, variant, "grid"))
 
@@ -163,5 +167,10 @@ def confirm(work: Job, subjects: Sequence[Subject], candidate: tuple[str, str] |
     measure_cells(work, cells, "confirm")
 
 
+def main(argv: Sequence[str]) -> None:
+    """The command: the last line of standard output is the report's path."""
+    cli.run_command(lambda: run(parse_study(argv, "distill_search.py", __doc__ or "")))
+
+
 if __name__ == "__main__":
-    cli.run_command(lambda: run(parse_study(sys.argv[1:], "distill_search.py", __doc__ or "")))
+    main(sys.argv[1:])

@@ -206,5 +206,8 @@ def best_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
 
 
 def teacher_ref(run: Path, trial: TrialRecord) -> TeacherRef:
-    assert trial.stage == TEACHER_ARM and trial.checkpoint and trial.checkpoint_sha256
+    """A teacher trial as the teacher of a search."""
+    assert trial.stage == TEACHER_ARM
+    assert trial.checkpoint is not None
+    assert trial.checkpoint_sha256 is not None
     return TeacherRef(model=trial.model, checkpoint=str(run / trial.checkpoint), sha256=trial.checkpoint_sha256)

@@ -68,7 +68,7 @@ def plan(prepared: Prepared) -> list[PlannedStage]:
 
 
 def images_per_second(prepared: Prepared, model: str, arm: Arm) -> float:
-    """Training rate on one core, or on the GPU; distillation adds the teacher's forward pass to its first trial only."""
+    """Training rate on one core, or on the GPU; the teacher's pass is left out: all trials share one."""
     size = prepared.data.train_images.shape[1]
     sample = {"lr": 0.01, "schedule": "cosine"}
     config = prepared.study.train_config(
@@ -111,5 +111,6 @@ def print_plan(prepared: Prepared, stages: list[PlannedStage]) -> None:
 
 
 def readable_seconds(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
     minutes = seconds / 60
     return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

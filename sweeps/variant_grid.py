@@ -35,6 +35,7 @@ Cell = dict[str, Any]
 
 
 def measure_task(work: Job) -> MeasureTask:
+    """What the trials of this run's grid have in common."""
     study = work.study
     return MeasureTask(
         run=work.run.name,
@@ -146,6 +147,12 @@ def measure_cells(work: Job, cells: Sequence[Cell], name: str) -> None:
     evaluations = {(r.trial_id, r.variant): r for r in work.ledger.read(EvaluationRecord)}
     builds = {(r.model, r.variant): r for r in work.ledger.read(BuildRecord)}
 
+    for cell in missing[:]:
+        build = builds.get((cell["subject"]["model"], Variant(**cell["variant"]).name))
+        if build is not None and build.status != "ok":  # what could not be built needs no process to say so
+            work.ledger.put_latency(dataclasses.replace(_dead(work, cell, build.error), status=build.status))
+            missing.remove(cell)
+
     def keep(cell: Cell, row: dict[str, Any] | None, error: str | None) -> str:
         record = from_row(LatencyRecord, row) if row else _dead(work, cell, error)
         record = with_build(with_accuracy(record, evaluations), builds)
@@ -237,4 +244,5 @@ def measure_grid(work: Job, subjects: Sequence[Subject]) -> None:
 
 
 def forget_compile_cache(run: Path) -> None:
+    """Remove the compiler caches of a finished run."""
     shutil.rmtree(compile_cache(run), ignore_errors=True)

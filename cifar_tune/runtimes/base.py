@@ -21,7 +21,7 @@ class Runnable:
     """A model ready to answer."""
 
     call: Callable[[Tensor], Tensor]
-    """Images (N, 3, H, W) float32 on the device -> logits (N, classes). Compiles, if at all, at the first call of a shape."""
+    """Images (N, 3, H, W) float32 on the device -> logits (N, classes). A shape's first call may compile."""
     scope: Callable[[], contextlib.AbstractContextManager[object]]
     """Entered once around any number of calls: no grad, autocast. Not part of a call's latency."""
     synchronize: Callable[[], object]
@@ -35,4 +35,6 @@ class Runnable:
 class Runtime(Protocol):
     """Turn a trained float32 model into what answers; UnsupportedError where it cannot run here."""
 
-    def __call__(self, model: nn.Module, variant: Variant, device: str) -> Runnable: ...
+    def __call__(self, model: nn.Module, variant: Variant, device: str) -> Runnable:
+        """Give the runnable of a model and variant on a device (cpu or cuda)."""
+        ...

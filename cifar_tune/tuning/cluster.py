@@ -14,7 +14,7 @@ from cifar_tune.config import StudyConfig
 from cifar_tune.device import usable_cpus
 
 LATENCY_SLOT = "latency_slot"
-"""Custom resource, one a node: at most one measurement runs on a node. Nodes of a user's own cluster are started with it."""
+"""Custom resource, one a node: at most one measurement runs on a node. A user's own nodes are started with it."""
 TUNE_SETTINGS = {
     # each would write a file a trial that nothing reads; the records hold the same and more
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

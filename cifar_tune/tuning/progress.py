@@ -57,9 +57,11 @@ class StudyView:
             self._progress.stop()
 
     def say(self, text: str) -> None:
+        """Print a line above the bars."""
         self._progress.console.print(text, highlight=False, soft_wrap=True)
 
     def stage(self, name: str, total: int, unit: str) -> StageView:
+        """Open a stage's bar."""
         return StageView(self, self._progress, name, total, unit)
 
 
@@ -73,6 +75,7 @@ class StageView:
         self._task: TaskID = progress.add_task(name, total=total, unit=unit, best="")
 
     def advance(self, steps: int = 1, best: str | None = None) -> None:
+        """Move the bar; `best` is shown beside it until the next one."""
         self._done += steps
         self._best = self._best if best is None else best
         self._progress.update(self._task, completed=self._done, best=self._best)

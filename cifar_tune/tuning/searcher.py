@@ -28,6 +28,7 @@ class StudySearch(OptunaSearch):
     """
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell Optuna how a trial ended."""
         state = _end_state(result, error=error)
         if state is TrialState.COMPLETE or trial_id in self._completed_trials:
             super().on_trial_complete(trial_id, result, error)
@@ -46,6 +47,7 @@ def make_searcher(
     study: StudyConfig, arm: Arm, finished: Sequence[TrialRecord], concurrency: int
 ) -> ConcurrencyLimiter:
     """TPE over the arm's space; it starts at the authors' defaults, or, when resumed, knows the `finished` trials."""
+    optuna.logging.set_verbosity(optuna.logging.INFO if study.verbose else optuna.logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = optuna.samplers.TPESampler(

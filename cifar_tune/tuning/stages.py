@@ -31,6 +31,7 @@ class Slots:
 
     @property
     def bundle(self) -> dict[str, float]:
+        """What one trial holds, as Ray's resources."""
         return {"CPU": self.cpus, "GPU": self.gpus} if self.gpus else {"CPU": self.cpus}
 
 
@@ -84,6 +85,7 @@ class SearchKeeper:
         return f"{self._task.arm}-{self._task.model}-{tune_id}"
 
     def report(self, tune_id: str, metrics: dict[str, Any]) -> None:
+        """Note an epoch of a trial."""
         if "row" in metrics:
             record = EpochRecord(trial_id=self._name(tune_id), epoch=metrics["epoch"], **metrics["row"])
             self._epochs.setdefault(tune_id, []).append(record)
@@ -91,6 +93,7 @@ class SearchKeeper:
             self._view.advance(best=f"best val {self._best:.1%}")
 
     def end(self, trial: TrialEnd) -> None:
+        """Make a trial that has ended durable."""
         epochs = self._epochs.pop(trial.tune_id, [])
         self._ledger.put_trial(self._record(trial, epochs), epochs)
 
@@ -121,6 +124,7 @@ class SearchKeeper:
             epochs_run=len(epochs),
             seed=config.seed,
             val_accuracy=max((e.val_accuracy for e in epochs), default=None),
+            started_at=metrics.get("started_at"),
             train_seconds=metrics.get("train_seconds"),
             parameters=metrics.get("parameters"),
             checkpoint=str(checkpoint.relative_to(self._run)) if checkpoint else None,
@@ -215,5 +219,6 @@ def fit(
 
 
 def sha256_file(path: Path) -> str:
+    """Hex digest of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -94,7 +94,7 @@ def _train_trial(sample: dict[str, Any], task: TrainTask) -> None:
         teacher = CachedTeacher(Path(task.teacher_folder), task.teacher, data, config.views, config.device)
     best = -1.0
     epoch_number = 0
-    started = time.perf_counter()
+    started = time.time()
     with tempfile.TemporaryDirectory() as folder:
         try:
             for epoch in train(config, data, teacher):
@@ -114,7 +114,8 @@ def _trial_metrics(epoch: int, epochs: int, best: float, started: float, **more:
         "epoch": epoch,
         "epochs": epochs,
         "best_val_accuracy": best,
-        "train_seconds": time.perf_counter() - started,
+        "started_at": started,
+        "train_seconds": time.time() - started,
         **more,
     }
 
@@ -201,6 +202,7 @@ def evaluation(subject: Subject, variant: Variant, data: ImageData, device: str,
 
 
 def make_runnable(subject: Subject, variant: Variant, device: str) -> Runnable:
+    """The trained model as the variant runs it."""
     model = load_model(subject.model, subject.classes, subject.checkpoint)
     return RUNTIMES[variant.runtime](model, variant, device)
 
@@ -223,6 +225,11 @@ def use_compile_cache(task: MeasureTask, model: str, variant: Variant) -> Path:
     return folder
 
 
+def measurement_threads(task: MeasureTask) -> int:
+    """CPU threads of a measurement."""
+    return task.latency.threads or usable_cpus()
+
+
 def build_variant(config: dict[str, Any], task: MeasureTask) -> None:
     """Compile one architecture for one variant at batch 1, into the cache that the measurement will use."""
     cell = config["cell"]
@@ -230,7 +237,8 @@ def build_variant(config: dict[str, Any], task: MeasureTask) -> None:
     folder = use_compile_cache(task, model, variant)
     cold = not folder.exists()
     try:
-        torch.set_num_threads(task.threads)
+        # inductor writes the thread count into its kernels: another one than the measurement's would miss the cache
+        torch.set_num_threads(measurement_threads(task))
         runnable = RUNTIMES[variant.runtime](build_model(model, cell["classes"]), variant, task.device)
         image = runnable.prepare_input(torch.randn(1, 3, task.image_size, task.image_size).to(task.device))
         started = time.perf_counter()
@@ -281,7 +289,7 @@ def latency_skeleton(
         variant=variant.name,
         **dataclasses.asdict(variant),
         status="failed",
-        checkpoint_mb=os.path.getsize(subject.checkpoint) / 1e6,
+        checkpoint_mb=Path(subject.checkpoint).stat().st_size / 1e6,
         environment=environment(device),
     )
 
@@ -290,7 +298,7 @@ def measured(
     skeleton: LatencyRecord, subject: Subject, variant: Variant, task: MeasureTask, data: ImageData
 ) -> LatencyRecord:
     """The row with its measurements, accuracy aside."""
-    threads = task.latency.threads or usable_cpus()
+    threads = measurement_threads(task)
     torch.set_num_threads(threads)
     use_compile_cache(task, subject.model, variant)
     started = time.perf_counter()

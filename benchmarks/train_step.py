@@ -1,0 +1,100 @@
+"""What the data path costs, and which arithmetic trains fastest here, as ratios in one run.
+
+    python benchmarks/train_step.py [--model mobilenet_v3_small] [--size 32] [--rounds 7]
+
+First: images/s of training through views, batcher and epoch bookkeeping, relative to a loop over one fixed batch
+with the same settings. The two alternate, so that a drifting machine moves both; the ratio of each pair counts.
+Then: images/s of FP32 and bf16, contiguous and channels_last, for dense and depthwise models.
+"""
+
+import argparse
+import statistics
+import time
+
+import numpy as np
+import torch
+
+from cifar_tune.config import TrainConfig, ViewConfig
+from cifar_tune.data import ImageData
+from cifar_tune.models import MODELS, build_model
+from cifar_tune.training import Stepper
+from cifar_tune.views import Batcher, as_tensor, draw_views
+
+IMAGES = 4096
+
+
+def random_data(size: int) -> ImageData:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (IMAGES, size, size, 3), dtype=np.uint8)
+    labels = rng.integers(0, 10, IMAGES)
+    return ImageData(
+        name="random", label="random", classes=tuple("0123456789"), train_images=images, train_labels=labels,
+        validation_images=images[:10], validation_labels=labels[:10], test_images=images[:10], test_labels=labels[:10],
+        mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), fingerprint="", skipped=0, flip=True,
+    )  # fmt: skip
+
+
+def make_stepper(model: str, data: ImageData, batch: int, precision: str = "auto", layout: bool = True) -> Stepper:
+    config = TrainConfig(
+        model=model, arm="plain", epochs=1000, lr=1e-3, batch_size=batch, threads=torch.get_num_threads(),
+        precision=precision, channels_last=layout,
+    )  # fmt: skip
+    network = build_model(model, 10).train()
+    if layout:
+        network = network.to(memory_format=torch.channels_last)
+    return Stepper(config, network, data, steps_per_epoch=100)
+
+
+def data_path_round(stepper: Stepper, data: ImageData, steps: int, batch: int) -> tuple[float, float]:
+    """Seconds of `steps` steps through the data path, and of as many on one fixed batch."""
+    batcher = Batcher(data.train_images, data.mean, data.std)
+    labels = as_tensor(data.train_labels)
+    started = time.perf_counter()
+    views = draw_views(ViewConfig(), 1, len(labels))
+    for indices in torch.randperm(len(labels)).split(batch)[:steps]:
+        stepper.step(batcher.views(indices, views), labels[indices], None)
+    stepper.finish_epoch()
+    middle = time.perf_counter()
+    fixed = batcher.views(torch.arange(batch), views)
+    fixed_labels = labels[:batch]
+    started_fixed = time.perf_counter()
+    for _ in range(steps):
+        stepper.step(fixed, fixed_labels, None)
+    stepper.finish_epoch()
+    return middle - started, time.perf_counter() - started_fixed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="mobilenet_v3_small", choices=MODELS)
+    parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=7)
+    args = parser.parse_args()
+    data = random_data(args.size)
+
+    stepper, steps = make_stepper(args.model, data, args.batch), 12
+    data_path_round(stepper, data, 2, args.batch)
+    ratios, rates = [], []
+    for _ in range(args.rounds):
+        through, fixed = data_path_round(stepper, data, steps, args.batch)
+        ratios.append(fixed / through)
+        rates.append(steps * args.batch / through)
+    print(
+        f"{args.model} {args.size}x{args.size} batch {args.batch}, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}: {statistics.median(rates):.0f} images/s; rate through the data path / raw step rate: "
+        f"median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}, {args.rounds} paired rounds",
+        flush=True,
+    )
+    print(f"\n{'model':<22}{'fp32':>8}{'fp32 cl':>9}{'bf16':>8}{'bf16 cl':>9}   images/s, one round of 4 steps")
+    for model in MODELS:
+        row = []
+        for precision, layout in (("fp32", False), ("fp32", True), ("bf16", False), ("bf16", True)):
+            stepper = make_stepper(model, data, args.batch, precision, layout)
+            data_path_round(stepper, data, 1, args.batch)
+            row.append(4 * args.batch / data_path_round(stepper, data, 4, args.batch)[0])
+        print(f"{model:<22}{row[0]:8.0f}{row[1]:9.0f}{row[2]:8.0f}{row[3]:9.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Usage errors: one clear line, exit code 2, nothing written."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cifar_tune.__main__ import main as library_command
+from cifar_tune.models import build_model, save_weights
+from sweeps import distill_search
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refused:
+    """Run the main job with wrong arguments; returns the one line it says. Nothing may be written."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*argv: str, command: Callable[[list[str]], None] = distill_search.main) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(SystemExit) as ended:
+            command([str(a) for a in argv])
+        out, err = capsys.readouterr()
+        assert ended.value.code == 2
+        assert out == ""
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+        assert sorted(tmp_path.rglob("*")) == before
+        return err
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An image folder with two classes, grey PNGs."""
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / "images" / part / name).mkdir(parents=True)
+            for i in range(4):
+                pixels = rng.integers(0, 256, (10, 10), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "images" / part / name / f"{i}.png")
+    return tmp_path / "images"
+
+
+QUICK = ("--preset", "quick")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("--preset", "huge"), "preset 'huge' is unknown; allowed are quick, cpu, gpu"),
+        ((*QUICK, "--students", "vgg"), "model 'vgg' is unknown; allowed are resnet18, mobilenet_v3_small"),
+        ((*QUICK, "--teacher", "vgg"), "model 'vgg' is unknown; allowed are resnet18"),
+        ((*QUICK, "--schedules", "cubic"), "schedule 'cubic' is unknown; allowed are cosine, step, one_cycle, linear"),
+        ((*QUICK, "--data", "nowhere"), "data set 'nowhere' is neither one of"),
+        ((*QUICK, "--temperature-range", "0", "4"), "temperature range is (0.0, 4.0); allowed is two numbers above 0"),
+        ((*QUICK, "--temperature-range", "4", "2"), "allowed is two numbers above 0, low to high"),
+        ((*QUICK, "--alpha-range", "0.5", "1.5"), "alpha range is (0.5, 1.5); allowed is two numbers from 0 to 1"),
+        ((*QUICK, "--alpha-range", "-0.5", "1"), "alpha range is (-0.5, 1.0)"),
+        ((*QUICK, "--lr-range", "0", "1"), "learning rate range is (0.0, 1.0); allowed is two numbers above 0"),
+        ((*QUICK, "--lr-range", "nan", "1"), "learning rate range is (nan, 1.0)"),
+        ((*QUICK, "--epochs", "0"), "epochs is 0; allowed is 1 or more"),
+        ((*QUICK, "--teacher-epochs", "-1"), "epochs is -1; allowed is 1 or more"),
+        ((*QUICK, "--num-samples", "0"), "num samples is 0; allowed is 1 or more"),
+        ((*QUICK, "--min-accuracy", "85"), "min accuracy is 85.0; allowed is above 0, at most 1"),
+        ((*QUICK, "--epochs", "many"), "many"),
+        ((*QUICK, "--epoch", "3"), "--epoch"),
+        ((*QUICK, "--train-images", "5"), "5"),
+        ((*QUICK, "--train-images", "100000"), "100000"),
+        ((*QUICK, "--latency-iterations", "10"), "allowed is 700 or more"),
+        ((*QUICK, "--name", "../elsewhere"), "name is '../elsewhere'"),
+        ((*QUICK, "--resume"), "only with --name RUN"),
+        ((*QUICK, "--resume", "--name", "none"), "with --resume, a run in"),
+        ((*QUICK, "--teacher-checkpoint", "none.safetensors"), "allowed is an existing safetensors file"),
+        ((*QUICK, "--storage", "s3://bucket/runs"), "storage is 's3://bucket/runs'"),
+    ],
+    ids=lambda value: " ".join(value)[-40:] if isinstance(value, tuple) else "",
+)
+def test_wrong_option(refused: Refused, arguments: tuple[str, ...], line: str) -> None:
+    assert line in refused(*arguments)
+
+
+@pytest.mark.skipif(__import__("torch").cuda.is_available(), reason="asks for CUDA where there is none")
+def test_cuda_where_there_is_none(refused: Refused) -> None:
+    assert "device is 'cuda'; allowed is cpu or auto: PyTorch finds no CUDA device here" in refused(
+        *QUICK, "--device", "cuda"
+    )
+
+
+def test_storage_that_cannot_be_written(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "a folder that can be written" in refused(*QUICK, "--storage", tmp_path / "file" / "runs")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_storage_without_permission(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert "a folder that can be written" in refused(*QUICK, "--storage", tmp_path / "locked" / "runs")
+
+
+def test_run_that_exists(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "ray_results" / "mine").mkdir(parents=True)
+    assert "run mine exists in" in refused(*QUICK, "--name", "mine")
+
+
+def test_resume_with_an_option_that_would_change_results(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "ray_results" / "mine").mkdir(parents=True)
+    (tmp_path / "ray_results" / "mine" / "study.json").write_text(json.dumps({"config": {"epochs": 99}}))
+    assert "epochs was 99, is 5" in refused(*QUICK, "--name", "mine", "--resume", "--epochs", "5")
+
+
+def test_cifar10_neither_here_nor_reachable(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
+    said = refused("--preset", "cpu", "--data-dir", "nothing-here")
+    assert "nothing-here" in said
+    assert "--data digits" in said
+
+
+def test_folder_without_test(refused: Refused, folder: Path) -> None:
+    (folder / "test").rename(folder / "other")
+    assert "test" in refused(*QUICK, "--data", folder)
+
+
+def test_unreadable_image_is_named(refused: Refused, folder: Path) -> None:
+    (folder / "train" / "cat" / "0.png").write_bytes(b"not an image")
+    said = refused(*QUICK, "--data", folder)
+    assert "train/cat/0.png" in said
+    assert "--skip-unreadable" in said
+
+
+def test_teacher_of_other_classes(refused: Refused, tmp_path: Path) -> None:
+    save_weights(build_model("resnet18", 3), tmp_path / "w.safetensors")
+    assert "another number of classes" in refused(*QUICK, "--teacher-checkpoint", "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("fly",), "command 'fly' is unknown; allowed are train, evaluate, bench"),
+        ((), "command '' is unknown"),
+        (("train", "--data", "digits", "--lr", "-1"), "learning rate is -1.0; allowed is above 0"),
+        (("train", "--data", "digits", "--lr", "nan"), "learning rate is nan"),
+        (("train", "--data", "digits", "--temperature", "0"), "temperature is 0.0; allowed is above 0"),
+        (("train", "--data", "digits", "--alpha", "1.1"), "alpha is 1.1; allowed is 0 to 1"),
+        (("train", "--data", "digits", "--epochs", "0"), "epochs is 0; allowed is 1 or more"),
+        (("train", "--data", "digits", "--schedule", "cubic"), "schedule 'cubic' is unknown"),
+        (("train", "--data", "digits", "--model", "vgg"), "model 'vgg' is unknown"),
+        (("train", "--data", "digits", "--out", "none/here"), "a file in an existing folder"),
+        (("evaluate", "--model", "resnet18", "--checkpoint", "none", "--data", "digits"), "not a readable"),
+        (("bench", "--runtime", "abacus"), "runtime is 'abacus'; allowed is torch"),
+        (("bench", "--iterations", "1"), "allowed is 700 or more"),
+    ],
+    ids=lambda value: " ".join(value)[-40:] if isinstance(value, tuple) else "",
+)
+def test_wrong_library_command(refused: Refused, arguments: tuple[str, ...], line: str) -> None:
+    assert line in refused(*arguments, command=library_command)
+
+
+def test_a_wrong_flag_as_a_user_sees_it(tmp_path: Path) -> None:
+    script = Path(distill_search.__file__)
+    ended = subprocess.run(
+        [sys.executable, script, "--preset", "quick", "--num-sample", "3"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert "Traceback" not in ended.stderr
+    assert list(tmp_path.iterdir()) == []

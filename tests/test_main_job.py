@@ -1,0 +1,169 @@
+"""The main job from data to answer, run as a user runs it, on a machine without a C++ compiler.
+
+Without one the compile variants must become rows and the run must go on, and the test is short. The builds
+themselves are shown by `.ci/run`, which checks the same files.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from sweeps import distill_search
+
+SMALL = (
+    "--preset", "quick", "--students", "shufflenet_v2_x0_5", "--epochs", "2", "--teacher-epochs", "1", "--num-samples", "2",
+    "--teacher-samples", "1", "--min-accuracy", "0.01", "--name", "run", "--no-dashboard", "--grace-epochs", "1",
+)  # fmt: skip
+
+
+def start(cwd: Path, *argv: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "CXX": "no-such-compiler"}
+    command = [sys.executable, distill_search.__file__, *argv]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=550)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's own image folder: three classes, grey PNGs of several sizes."""
+    root = tmp_path_factory.mktemp("own") / "shapes"
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 30), ("test", 10)):
+        for brightness, name in enumerate(("dark", "grey", "light")):
+            (root / part / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 60, (12 + i % 5, 14), dtype=np.uint8) + np.uint8(80 * brightness)
+                Image.fromarray(pixels).save(root / part / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    cwd = tmp_path_factory.mktemp("job")
+    ended = start(cwd, *SMALL, "--data", str(folder), "--image-size", "8")
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return cwd / "ray_results" / "run", ended
+
+
+def table(finished: tuple[Path, object], name: str) -> pd.DataFrame:
+    return pd.read_parquet(finished[0] / f"{name}.parquet")
+
+
+def test_last_line_of_stdout_is_a_report_that_exists(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    run, ended = finished
+    assert Path(ended.stdout.strip().splitlines()[-1]) == run / "report.md"
+    assert "## " in (run / "report.md").read_text()
+
+
+def test_a_plan_is_printed_before_the_start(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    said = finished[1].stderr
+    assert said.index("2 trials of 2 epochs") < said.index("teacher resnet18: done")
+
+
+def test_every_file_of_the_contract_is_there(finished: tuple[Path, object]) -> None:
+    names = {p.name for p in finished[0].iterdir()}
+    expected = {
+        "study.json", "trials.parquet", "epochs.parquet", "latency.parquet", "front.parquet", "comparison.csv", "report.md",
+        "front.png", "checkpoints", "candidate", "ray",
+    }  # fmt: skip
+    assert expected <= names
+
+
+def test_every_trial_is_a_row(finished: tuple[Path, object]) -> None:
+    counts = table(finished, "trials").groupby("stage").size().to_dict()
+    assert counts == {"teacher": 1, "plain": 2, "distill": 2, "final": 3}
+
+
+def test_first_distillation_trial_starts_at_the_authors_defaults(finished: tuple[Path, object]) -> None:
+    trials = table(finished, "trials").query("stage == 'distill'")
+    assert ((trials.temperature == 4.0) & (trials.alpha == 0.7) & (trials.lr == 0.01)).any()
+
+
+def test_only_finalists_read_the_test_set(finished: tuple[Path, object]) -> None:
+    trials = table(finished, "trials")
+    assert (trials.test_accuracy.notna() == (trials.stage == "final")).all()
+
+
+def test_finalists_are_the_best_of_their_arm_by_validation(finished: tuple[Path, object]) -> None:
+    trials = table(finished, "trials")
+    for arm in ("plain", "distill"):
+        final = trials[(trials.stage == "final") & (trials.arm == arm)].val_accuracy.item()
+        assert final == trials[trials.stage == arm].val_accuracy.max()
+
+
+def test_every_trial_has_its_epochs(finished: tuple[Path, object]) -> None:
+    epochs = table(finished, "epochs").groupby("trial_id").size()
+    trials = table(finished, "trials").query("stage != 'final'").set_index("trial_id")
+    assert epochs.to_dict() == trials.epochs_run.to_dict()
+
+
+def test_best_and_last_weights_are_kept(finished: tuple[Path, object]) -> None:
+    run, trials = finished[0], table(finished, "trials")
+    folders = [(run / c).parent for c in trials.checkpoint]
+    assert all({p.name for p in f.iterdir()} == {"best.safetensors", "last.safetensors"} for f in folders)
+
+
+def test_two_trials_overlap(finished: tuple[Path, object]) -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs two cores")
+    first, second = table(finished, "trials").query("stage == 'plain'").sort_values("started_at").itertuples()
+    assert second.started_at < first.started_at + first.train_seconds
+
+
+def test_grid_has_eight_variants_for_each_model_and_arm(finished: tuple[Path, object]) -> None:
+    grid = table(finished, "latency").query("stage == 'grid'")
+    assert grid.groupby(["model", "arm"]).variant.nunique().to_dict() == {
+        ("resnet18", "teacher"): 8,
+        ("shufflenet_v2_x0_5", "plain"): 8,
+        ("shufflenet_v2_x0_5", "distill"): 8,
+    }
+
+
+def test_missing_compiler_makes_unsupported_rows_with_the_reason(finished: tuple[Path, object]) -> None:
+    compiled = table(finished, "latency").query("compile != 'none'")
+    assert (compiled.status == "unsupported").all()
+    assert compiled.error.str.contains("C\\+\\+ compiler").all()
+    assert compiled.p50_ms.isna().all()
+
+
+def test_measured_rows_have_samples_accuracy_and_statistics(finished: tuple[Path, object]) -> None:
+    measured = table(finished, "latency").query("compile == 'none'")
+    assert (measured.status == "ok").all(), measured.error.to_list()
+    assert (measured.samples_ms.map(lambda repeats: sum(map(len, repeats))) >= 700).all()
+    columns = ["test_accuracy", "agreement", "batch1_agreement", "mean_ms", "p50_ms", "p95_ms", "p99_ms", "std_ms"]
+    assert measured[columns].notna().all().all()
+
+
+def test_correct_bits_give_the_accuracy(finished: tuple[Path, object]) -> None:
+    images = json.loads((finished[0] / "study.json").read_text())["data"]["test_images"]
+    for row in table(finished, "latency").query("compile == 'none'").itertuples():
+        bits = np.unpackbits(np.frombuffer(row.correct, np.uint8))[:images]
+        assert bits.mean() == pytest.approx(row.test_accuracy)
+
+
+def test_candidate_and_baseline_are_confirmed_three_times(finished: tuple[Path, object]) -> None:
+    confirm = table(finished, "latency").query("stage == 'confirm'")
+    assert set(confirm.groupby(["trial_id", "variant"]).repeat.apply(sorted).map(tuple)) == {(1, 2, 3)}
+
+
+def test_candidate_classifies_an_image_file(finished: tuple[Path, object], folder: Path) -> None:
+    example = finished[0] / "candidate" / "example.py"
+    image = folder / "test" / "dark" / "0.png"
+    ended = subprocess.run([sys.executable, example, image], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert any(name in ended.stdout for name in ("dark", "grey", "light"))
+
+
+def test_resume_of_a_finished_run_repeats_nothing(finished: tuple[Path, object], folder: Path) -> None:
+    run = finished[0]
+    before = {p: p.stat().st_mtime_ns for p in (run / "ledger").rglob("*.parquet") if "final-" not in p.name}
+    ended = start(run.parent.parent, *SMALL, "--data", str(folder), "--image-size", "8", "--resume")
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    after = {p: p.stat().st_mtime_ns for p in (run / "ledger").rglob("*.parquet") if "final-" not in p.name}
+    assert after == before

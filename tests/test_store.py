@@ -1,0 +1,94 @@
+"""Records to Parquet and back, whole or not at all."""
+
+import dataclasses
+import stat
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pandas as pd
+import pytest
+from analysis_data import latency, trial
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cifar_tune.ledger import Ledger
+from cifar_tune.records import BuildRecord, EpochRecord, EvaluationRecord, LatencyRecord, TrialRecord
+from cifar_tune.store import read_records, replace_file, schema, write_records
+
+RECORDS = (TrialRecord, EpochRecord, LatencyRecord, EvaluationRecord, BuildRecord)
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_record_to_parquet_to_record_is_identity(kind: type, data: st.DataObject, tmp_path: Path) -> None:
+    st.register_type_strategy(float, st.floats(allow_nan=False))
+    st.register_type_strategy(int, st.integers(-(2**63), 2**63 - 1))
+    st.register_type_strategy(str, st.text(st.characters(exclude_categories=["Cs"])))
+    hints = get_type_hints(kind)
+    values = {f.name: data.draw(st.from_type(hints[f.name]), label=f.name) for f in dataclasses.fields(kind)}
+    record = kind(**values)
+    write_records(tmp_path / "r.parquet", kind, [record])
+    assert read_records(tmp_path / "r.parquet", kind) == [record]
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_no_records_make_a_table_with_all_columns(kind: type, tmp_path: Path) -> None:
+    write_records(tmp_path / "r.parquet", kind, [])
+    assert list(pd.read_parquet(tmp_path / "r.parquet").columns) == schema(kind).names
+
+
+def test_columns_follow_the_contract() -> None:
+    named = (
+        "run trial_id model arm stage checkpoint_sha256 variant runtime precision compile channels_last status error "
+    )
+    named += (
+        "test_accuracy correct agreement samples_ms reference_ms mean_ms p50_ms p95_ms p99_ms std_ms compile_seconds "
+    )
+    named += "artifact_mb checkpoint_mb speedup contended"
+    assert set(named.split()) <= set(schema(LatencyRecord).names)
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("old")
+
+    def fail(_: str) -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        replace_file(tmp_path / "f", fail)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("f", "old")]
+
+
+def test_files_can_be_read_by_others(tmp_path: Path) -> None:
+    write_records(tmp_path / "r.parquet", TrialRecord, [trial()])
+    (tmp_path / "plain").write_text("")
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("r.parquet", "plain")]
+    assert modes[0] == modes[1]
+
+
+def test_ledger_gives_back_what_was_put(tmp_path: Path) -> None:
+    ledger, record = Ledger(tmp_path), trial()
+    epoch = EpochRecord(
+        trial_id=record.trial_id, epoch=1, lr=0.1, train_loss=1.0, train_accuracy=0.5, val_loss=1.0, val_accuracy=0.5,
+        seconds=1.0, images_per_second=100.0,
+    )  # fmt: skip
+    ledger.put_trial(record, [epoch])
+    assert (ledger.read(TrialRecord), ledger.read(EpochRecord)) == ([record], [epoch])
+
+
+@pytest.mark.parametrize(
+    "change", [{"variant": "other"}, {"stage": "confirm"}, {"repeat": 2}, {"checkpoint_sha256": "f"}]
+)
+def test_ledger_keeps_measurements_of_different_things_apart(change: dict[str, Any], tmp_path: Path) -> None:
+    ledger, record = Ledger(tmp_path), latency()
+    ledger.put_latency(record)
+    ledger.put_latency(dataclasses.replace(record, **change))
+    assert len(ledger.read(LatencyRecord)) == 2
+
+
+def test_ledger_keeps_one_measurement_of_the_same_thing(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.put_latency(latency(p50=1.0))
+    ledger.put_latency(latency(p50=2.0))
+    assert len(ledger.read(LatencyRecord)) == 1
