@@ -82,8 +82,9 @@ def main() -> None:
         rates.append(steps * args.batch / through)
     print(
         f"{args.model} {args.size}x{args.size} batch {args.batch}, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}: {statistics.median(rates):.0f} images/s; rate through the data path / raw step rate: "
-        f"median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}, {args.rounds} paired rounds",
+        f"torch {torch.__version__}: {statistics.median(rates):.0f} images/s; "
+        f"rate through the data path / raw step rate: median {statistics.median(ratios):.3f}, "
+        f"{min(ratios):.3f} to {max(ratios):.3f}, {args.rounds} paired rounds",
         flush=True,
     )
     print(f"\n{'model':<22}{'fp32':>8}{'fp32 cl':>9}{'bf16':>8}{'bf16 cl':>9}   images/s, one round of 4 steps")

@@ -131,7 +131,7 @@ class Bench:
     channels_last: bool = False
     """Memory layout of weights and input."""
     warmup: int = 50
-    """Calls before the first sample of each repeat."""
+    """Calls before the first sample."""
     iterations: int = 500
     """Samples of each repeat."""
     repeats: int = 3

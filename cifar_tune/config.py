@@ -176,7 +176,7 @@ class LatencyConfig:
     """The measurement protocol (R8)."""
 
     warmup: int = 50
-    """Calls before the first sample of each repeat."""
+    """Calls before the first sample."""
     iterations: int = 500
     """Samples of each repeat."""
     repeats: int = 3
@@ -266,13 +266,13 @@ class StudyConfig:
     concurrent_trials: int = 0
     """Trials that train at the same time; 0: one a core on CPU, four a GPU, at most 16."""
     latency_warmup: int = 50
-    """Calls before the first sample of each repeat."""
+    """Calls before the first latency sample."""
     latency_iterations: int = 500
     """Latency samples of each repeat."""
     latency_repeats: int = 3
     """Repeats of each latency measurement."""
     cold_builds: bool = True
-    """Compile each variant with a cache of its own; else the layouts of a precision share one, and the first is cold."""
+    """Compile each variant with a cache of its own; else both layouts of a precision share one, and half are warm."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device for training and measuring."""
     address: str | None = None

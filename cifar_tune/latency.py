@@ -28,17 +28,17 @@ def measure(
 
     Each sample runs from before the call to after `synchronize`, which must return only when the device is done.
     """
-    return [_one_repeat(call, config, clock, synchronize) for _ in range(config.repeats)]
-
-
-def _one_repeat(
-    call: Callable[[], object], config: LatencyConfig, clock: Callable[[], float], synchronize: Callable[[], object]
-) -> list[float]:
     for _ in range(config.warmup):
         call()
     synchronize()
+    return [_one_repeat(call, config.iterations, clock, synchronize) for _ in range(config.repeats)]
+
+
+def _one_repeat(
+    call: Callable[[], object], iterations: int, clock: Callable[[], float], synchronize: Callable[[], object]
+) -> list[float]:
     samples: list[float] = []
-    for _ in range(config.iterations):
+    for _ in range(iterations):
         started = clock()
         call()
         synchronize()

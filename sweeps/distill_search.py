@@ -18,14 +18,15 @@ from analysis.report import write_report
 from cifar_tune import cli
 from cifar_tune.candidate import write_candidate
 from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, TEACHER_ARM, Arm, StudyConfig, Variant
+from cifar_tune.measurement import Subject
 from cifar_tune.records import EvaluationRecord, LatencyRecord, TrialRecord
 from cifar_tune.teacher import TeacherRef
 from cifar_tune.tuning.stages import search, training_slots
-from cifar_tune.tuning.trainables import Subject, TrainTask
+from cifar_tune.tuning.trainables import TrainTask
 from sweeps.job import Job, Prepared, best_trial, job, parse_study, prepare, teacher_ref, write_tables
 from sweeps.plan import plan, print_plan
 from sweeps.teacher_search import search_teacher
-from sweeps.variant_grid import cell_of, forget_compile_cache, measure_cells, measure_grid
+from sweeps.variant_grid import as_subject, cell_of, forget_compile_cache, measure_cells, measure_grid
 
 CONFIRMATIONS = 3
 """Fresh runs of candidate and baseline after the choice (R16)."""
@@ -90,20 +91,6 @@ def distillation_due(study: StudyConfig, plain: TrialRecord | None) -> bool:
     if study.distill == "auto":
         return plain is None or (plain.val_accuracy or 0.0) < study.min_accuracy
     return study.distill == "always"
-
-
-def as_subject(work: Job, trial: TrialRecord) -> Subject:
-    """A trial's best weights as what is evaluated and measured."""
-    assert trial.checkpoint is not None
-    assert trial.checkpoint_sha256 is not None
-    return Subject(
-        trial_id=trial.trial_id,
-        model=trial.model,
-        arm=trial.arm,
-        checkpoint=str(work.run / trial.checkpoint),
-        checkpoint_sha256=trial.checkpoint_sha256,
-        classes=work.classes,
-    )
 
 
 def brought_teacher(work: Job, teacher: TeacherRef) -> Subject:

@@ -1,52 +1,52 @@
 """The second sweep: every inference variant of trained models, each measured alone on its device.
 
-python sweeps/variant_grid.py --run RUN                              # measure a run's finalists again
-python sweeps/variant_grid.py --checkpoint FILE --model resnet18     # a checkpoint of your own
+    python sweeps/variant_grid.py --run RUN      # measure a finished run's finalists again, as a run of its own
+
+The last line of standard output is the path of the new run's report.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cifar_tune.config import REFERENCE, Variant, grid_variants
+from analysis.frames import find_run
+from analysis.report import write_report
+from cifar_tune import cli
+from cifar_tune.config import REFERENCE, StudyConfig, Variant, check, grid_variants
 from cifar_tune.device import environment
 from cifar_tune.ledger import latency_key
-from cifar_tune.records import BuildRecord, EvaluationRecord, LatencyRecord
-from cifar_tune.store import from_row
+from cifar_tune.measurement import GridSettings, Subject, latency_skeleton
+from cifar_tune.records import BuildRecord, EvaluationRecord, LatencyRecord, TrialRecord
+from cifar_tune.store import from_row, read_records
 from cifar_tune.tuning.stages import exclusive_bundle, run_cells, training_slots
-from cifar_tune.tuning.trainables import (
-    MeasureTask,
-    Subject,
-    build_variant,
-    evaluate_variant,
-    latency_skeleton,
-    measure_latency,
-)
-from sweeps.job import Job
+from cifar_tune.tuning.trainables import MeasureTask, build_variant, evaluate_variant, measure_latency
+from sweeps.job import Job, Prepared, job, prepare, write_tables
 
 Cell = dict[str, Any]
 
 
-def measure_task(work: Job) -> MeasureTask:
-    """What the trials of this run's grid have in common."""
-    study = work.study
-    return MeasureTask(
+def measure_task(work: Job, threads: int = 1) -> MeasureTask:
+    """What the trials of this run's grid have in common; `threads` are an evaluation's."""
+    settings = GridSettings(
         run=work.run.name,
         device=work.device,
-        threads=1,
-        latency=study.latency_config(),
+        threads=threads,
+        latency=work.study.latency_config(),
         compile_cache=str(compile_cache(work.run)),
-        cold_builds=study.cold_builds,
+        cold_builds=work.study.cold_builds,
         image_size=work.image_size,
-        data=work.data,
     )
+    return MeasureTask(settings=settings, data=work.data)
 
 
 def compile_cache(run: Path) -> Path:
@@ -67,7 +67,6 @@ def cell_of(subject: Subject, variant: Variant, stage: str = "grid", repeat: int
 
 def evaluate_subjects(work: Job, subjects: Sequence[Subject]) -> dict[tuple[str, str], EvaluationRecord]:
     """Accuracy of every subject in every precision and layout; keyed by trial and eager variant."""
-    task = measure_task(work)
     done = {(r.trial_id, r.variant) for r in work.ledger.read(EvaluationRecord)}
     variants = sorted({v.eager for v in grid_variants()}, key=lambda v: v.name)
     cells = [cell_of(s, v) for s in subjects for v in variants if (s.trial_id, v.name) not in done]
@@ -87,7 +86,7 @@ def evaluate_subjects(work: Job, subjects: Sequence[Subject]) -> dict[tuple[str,
         return ""
 
     slots = training_slots(work.study, work.info, work.device, max(1, len(cells)))
-    task = dataclasses.replace(task, threads=slots.cpus)
+    task = measure_task(work, threads=slots.cpus)
     run_cells(
         evaluate_variant,
         task,
@@ -97,7 +96,6 @@ def evaluate_subjects(work: Job, subjects: Sequence[Subject]) -> dict[tuple[str,
         "test accuracy",
         work.view,
         keep,
-        fresh_processes=False,
         verbose=work.study.verbose,
     )
     return {(r.trial_id, r.variant): r for r in work.ledger.read(EvaluationRecord)}
@@ -135,7 +133,6 @@ def build_variants(work: Job, subjects: Sequence[Subject]) -> None:
         "compile",
         work.view,
         keep,
-        fresh_processes=True,
         verbose=work.study.verbose,
     )
 
@@ -169,7 +166,6 @@ def measure_cells(work: Job, cells: Sequence[Cell], name: str) -> None:
         name,
         work.view,
         keep,
-        fresh_processes=True,
         verbose=work.study.verbose,
     )
 
@@ -183,7 +179,7 @@ def _key(cell: Cell) -> str:
 def _dead(work: Job, cell: Cell, error: str | None) -> LatencyRecord:
     """The row of a measurement whose process died."""
     subject, variant = Subject(**cell["subject"]), Variant(**cell["variant"])
-    skeleton = latency_skeleton(work.run.name, subject, variant, cell["stage"], cell["repeat"], work.device)
+    skeleton = latency_skeleton(measure_task(work).settings, subject, variant, cell["stage"], cell["repeat"])
     return dataclasses.replace(skeleton, error=error, environment=environment(work.device))
 
 
@@ -246,3 +242,73 @@ def measure_grid(work: Job, subjects: Sequence[Subject]) -> None:
 def forget_compile_cache(run: Path) -> None:
     """Remove the compiler caches of a finished run."""
     shutil.rmtree(compile_cache(run), ignore_errors=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GridConfig:
+    """Which run's finalists to measure again."""
+
+    run: str
+    """A finished run: a path, or a name in the storage."""
+    name: str | None = None
+    """Name of the new run; default: data, preset and UTC time."""
+    storage: str = "ray_results"
+    """Folder that holds the runs."""
+    dashboard: bool = True
+    """Start the Ray dashboard."""
+    verbose: bool = False
+    """Show the tables and logs of Ray Tune instead of the progress view."""
+
+
+def run(config: GridConfig) -> Path:
+    """Measure the finalists of a run again; returns the path of the new run's report."""
+    source = find_run(config.run, config.storage)
+    prepared, finalists = _prepare_again(source, config)
+    with job(prepared) as work:
+        for trial in finalists:
+            assert trial.checkpoint is not None
+            moved = os.path.relpath(source.absolute() / trial.checkpoint, work.run)
+            work.ledger.put_trial(dataclasses.replace(trial, run=work.run.name, checkpoint=moved))
+        measure_grid(work, [as_subject(work, t) for t in work.ledger.read(TrialRecord)])
+        write_tables(work.run, work.ledger)
+        forget_compile_cache(work.run)
+        report = write_report(work.run)
+        work.view.say(report.text)
+    return report.path
+
+
+def _prepare_again(source: Path, config: GridConfig) -> tuple[Prepared, list[TrialRecord]]:
+    """The study of a finished run on the same data, and its finalists. ValueError where they are not there."""
+    content = json.loads((source / "study.json").read_text())
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in content["config"].items()}
+    own = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != "run"}
+    prepared = prepare(StudyConfig(**{**settings, **own, "resume": False, "address": None}))
+    same = prepared.data.fingerprint == content["data"]["fingerprint"]
+    check(same, "run", config.run, f"a run whose data are still there: {prepared.study.data} has changed")
+    trials = source / "trials.parquet"
+    finalists = [t for t in read_records(trials, TrialRecord) if t.stage == "final"] if trials.is_file() else []
+    check(bool(finalists), "run", config.run, "a run that has finalists")
+    return prepared, finalists
+
+
+def as_subject(work: Job, trial: TrialRecord) -> Subject:
+    """A trial's best weights as what is evaluated and measured."""
+    assert trial.checkpoint is not None
+    assert trial.checkpoint_sha256 is not None
+    return Subject(
+        trial_id=trial.trial_id,
+        model=trial.model,
+        arm=trial.arm,
+        checkpoint=str(work.run / trial.checkpoint),
+        checkpoint_sha256=trial.checkpoint_sha256,
+        classes=work.classes,
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command: the last line of standard output is the report's path."""
+    cli.run_command(lambda: run(cli.parse(GridConfig, argv, prog="variant_grid.py", description=__doc__ or "")))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -18,8 +18,9 @@ from PIL import Image
 from sweeps import distill_search
 
 SMALL = (
-    "--preset", "quick", "--students", "shufflenet_v2_x0_5", "--epochs", "2", "--teacher-epochs", "1", "--num-samples", "2",
-    "--teacher-samples", "1", "--min-accuracy", "0.01", "--name", "run", "--no-dashboard", "--grace-epochs", "1",
+    "--preset", "quick", "--students", "shufflenet_v2_x0_5", "--epochs", "2", "--teacher-epochs", "1",
+    "--num-samples", "2", "--teacher-samples", "1", "--min-accuracy", "0.01", "--name", "run", "--no-dashboard",
+    "--grace-epochs", "1",
 )  # fmt: skip
 
 
@@ -69,8 +70,8 @@ def test_a_plan_is_printed_before_the_start(finished: tuple[Path, subprocess.Com
 def test_every_file_of_the_contract_is_there(finished: tuple[Path, object]) -> None:
     names = {p.name for p in finished[0].iterdir()}
     expected = {
-        "study.json", "trials.parquet", "epochs.parquet", "latency.parquet", "front.parquet", "comparison.csv", "report.md",
-        "front.png", "checkpoints", "candidate", "ray",
+        "study.json", "trials.parquet", "epochs.parquet", "latency.parquet", "front.parquet", "comparison.csv",
+        "report.md", "front.png", "checkpoints", "candidate", "ray",
     }  # fmt: skip
     assert expected <= names
 

@@ -153,7 +153,6 @@ def run_cells(
     view: StudyView,
     keep: Callable[[dict[str, Any], dict[str, Any] | None, str | None], str],
     *,
-    fresh_processes: bool,
     verbose: bool,
 ) -> None:
     """Run one trial a cell of a grid.
@@ -161,7 +160,6 @@ def run_cells(
     Args:
         keep: called with the cell, its record as a row (None: the worker died) and the error, as each trial ends;
             returns what to show beside the progress bar.
-        fresh_processes: a process of its own for each trial, so that none inherits allocator or compiler state.
     """
     if not cells:
         return
@@ -176,7 +174,7 @@ def run_cells(
         run,
         name=name.replace(" ", "-"),
         bundle=bundle,
-        tune_config=tune.TuneConfig(reuse_actors=not fresh_processes),
+        tune_config=tune.TuneConfig(reuse_actors=True),
         param_space={"cell": tune.grid_search(list(cells))},
         watch=TrialWatch(lambda *_: None, on_end),
         verbose=verbose,

@@ -7,7 +7,6 @@ The dashboard shows a function's name as the actor's: each is named for its stag
 from __future__ import annotations
 
 import dataclasses
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,28 +14,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
-import torch
 from ray import tune
 
-from cifar_tune.config import Arm, LatencyConfig, StudyConfig, Variant
+from cifar_tune.config import Arm, StudyConfig, Variant
 from cifar_tune.data import ImageData
-from cifar_tune.device import CONTENDED_CORES, ForeignLoad, environment, usable_cpus
-from cifar_tune.latency import measure, statistics
-from cifar_tune.models import build_model, count_parameters, save_weights
-from cifar_tune.records import BuildRecord, EpochRecord, EvaluationRecord, LatencyRecord
-from cifar_tune.runtimes import RUNTIMES, Runnable, UnsupportedError
+from cifar_tune.measurement import (
+    BATCH1_IMAGES,
+    GridSettings,
+    Subject,
+    build,
+    evaluation,
+    failed_status,
+    failure,
+    in_fresh_process,
+    latency_skeleton,
+    measured,
+)
+from cifar_tune.models import count_parameters, save_weights
+from cifar_tune.records import BuildRecord, EpochRecord, EvaluationRecord
 from cifar_tune.store import to_row
-from cifar_tune.teacher import CachedTeacher, TeacherRef, load_model
-from cifar_tune.training import Epoch, predict, train
-from cifar_tune.views import Batcher
+from cifar_tune.teacher import CachedTeacher, TeacherRef
+from cifar_tune.training import Epoch, train
 
 BEST, LAST = "best.safetensors", "last.safetensors"
-BATCH1_IMAGES = 256
-"""Test images on which the measured callable, at batch 1, must answer as the large batch does."""
-BATCH1_MINIMUM_AGREEMENT = 0.98
-"""Below it the callable is not the model whose accuracy the row states. Rounding turns a few near-ties."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,25 +53,6 @@ class TrainTask:
     teacher_folder: str
     data: ray.ObjectRef
     """ImageData in the object store: one copy a node, read in place by every trial."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Subject:
-    """A trained model whose variants are measured."""
-
-    trial_id: str
-    model: str
-    arm: str
-    checkpoint: str
-    """Absolute path."""
-    checkpoint_sha256: str
-    classes: int
-
-
-def failure(error: BaseException) -> str:
-    """An exception in one line, for a row."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:500]
 
 
 # --- training ---------------------------------------------------------------------------------------------------
@@ -149,21 +131,14 @@ TRAINABLES: dict[Arm, Callable[[dict[str, Any], TrainTask], None]] = {
 }
 
 
-# --- accuracy of a precision and layout -------------------------------------------------------------------------
+# --- the variant grid -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeasureTask:
     """What the evaluations, builds and measurements of one grid have in common."""
 
-    run: str
-    device: str
-    threads: int
-    latency: LatencyConfig
-    compile_cache: str
-    """Folder for the compiler's caches."""
-    cold_builds: bool
-    image_size: int
+    settings: GridSettings
     data: ray.ObjectRef
 
 
@@ -172,173 +147,34 @@ def evaluate_variant(config: dict[str, Any], task: MeasureTask) -> None:
     cell = config["cell"]
     subject, variant = Subject(**cell["subject"]), Variant(**cell["variant"])
     try:
-        record = evaluation(subject, variant, ray.get(task.data), task.device, task.threads)
+        record = evaluation(subject, variant, ray.get(task.data), task.settings.device, task.settings.threads)
     except Exception as error:  # noqa: BLE001 - whatever ends an evaluation becomes its row
-        status = "unsupported" if isinstance(error, UnsupportedError) else "failed"
-        record = EvaluationRecord(trial_id=subject.trial_id, variant=variant.name, status=status, error=failure(error))
-    tune.report({"record": to_row(record)})
-
-
-def evaluation(subject: Subject, variant: Variant, data: ImageData, device: str, threads: int) -> EvaluationRecord:
-    """The answers of one model, precision and layout on the test set."""
-    torch.set_num_threads(threads)
-    runnable = make_runnable(subject, variant, device)
-    batcher = Batcher(data.test_images, data.mean, data.std, device)
-    with runnable.scope():
-        logits = predict(
-            lambda images: runnable.call(runnable.prepare_input(images)), batcher, variant.precision, device
+        record = EvaluationRecord(
+            trial_id=subject.trial_id, variant=variant.name, status=failed_status(error), error=failure(error)
         )
-    predictions = logits.argmax(1).cpu().numpy()
-    correct = predictions == data.test_labels
-    return EvaluationRecord(
-        trial_id=subject.trial_id,
-        variant=variant.name,
-        status="ok",
-        test_accuracy=float(correct.mean()),
-        test_images=len(correct),
-        predictions=predictions.astype("<u2").tobytes(),
-        correct=np.packbits(correct).tobytes(),
-    )
-
-
-def make_runnable(subject: Subject, variant: Variant, device: str) -> Runnable:
-    """The trained model as the variant runs it."""
-    model = load_model(subject.model, subject.classes, subject.checkpoint)
-    return RUNTIMES[variant.runtime](model, variant, device)
-
-
-# --- compilation ------------------------------------------------------------------------------------------------
-
-
-def use_compile_cache(task: MeasureTask, model: str, variant: Variant) -> Path:
-    """Point inductor at the cache of this model and variant; returns its folder.
-
-    A cache of its own makes a compile time cold; sharing it between the layouts of a precision makes builds faster.
-    """
-    import torch._inductor.config as inductor
-
-    shared = variant if task.cold_builds else dataclasses.replace(variant, channels_last=False)
-    folder = Path(task.compile_cache, f"{model}-{shared.name}")
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
-    # builds run beside each other, one a core: a pool of compilers in each would only wait
-    inductor.compile_threads = 1
-    return folder
-
-
-def measurement_threads(task: MeasureTask) -> int:
-    """CPU threads of a measurement."""
-    return task.latency.threads or usable_cpus()
+    tune.report({"record": to_row(record)})
 
 
 def build_variant(config: dict[str, Any], task: MeasureTask) -> None:
     """Compile one architecture for one variant at batch 1, into the cache that the measurement will use."""
     cell = config["cell"]
     model, variant = cell["model"], Variant(**cell["variant"])
-    folder = use_compile_cache(task, model, variant)
-    cold = not folder.exists()
     try:
-        # inductor writes the thread count into its kernels: another one than the measurement's would miss the cache
-        torch.set_num_threads(measurement_threads(task))
-        runnable = RUNTIMES[variant.runtime](build_model(model, cell["classes"]), variant, task.device)
-        image = runnable.prepare_input(torch.randn(1, 3, task.image_size, task.image_size).to(task.device))
-        started = time.perf_counter()
-        with runnable.scope():
-            runnable.call(image)
-            runnable.synchronize()
-        record = BuildRecord(
-            model=model,
-            variant=variant.name,
-            status="ok",
-            compile_seconds=time.perf_counter() - started,
-            compile_cold=cold,
-        )
+        record = in_fresh_process(build, model, cell["classes"], variant, task.settings)
     except Exception as error:  # noqa: BLE001 - whatever ends a build becomes its row
-        status = "unsupported" if isinstance(error, UnsupportedError) else "failed"
-        record = BuildRecord(model=model, variant=variant.name, status=status, error=failure(error))
+        record = BuildRecord(model=model, variant=variant.name, status=failed_status(error), error=failure(error))
     tune.report({"record": to_row(record)})
-
-
-# --- latency ----------------------------------------------------------------------------------------------------
 
 
 def measure_latency(config: dict[str, Any], task: MeasureTask) -> None:
     """Measure one variant at batch 1, alone on the node: the trial holds all its CPUs or its GPU, and the slot."""
-    cell = config["cell"]
+    cell, settings = config["cell"], task.settings
     subject, variant = Subject(**cell["subject"]), Variant(**cell["variant"])
-    skeleton = latency_skeleton(task.run, subject, variant, cell["stage"], cell["repeat"], task.device)
+    skeleton = latency_skeleton(settings, subject, variant, cell["stage"], cell["repeat"])
+    data: ImageData = ray.get(task.data)
+    first = dataclasses.replace(data, train_images=data.train_images[:0], test_images=data.test_images[:BATCH1_IMAGES])
     try:
-        record = measured(skeleton, subject, variant, task, ray.get(task.data))
+        record = in_fresh_process(measured, skeleton, subject, variant, settings, first)
     except Exception as error:  # noqa: BLE001 - whatever ends a measurement becomes its row
-        status = "unsupported" if isinstance(error, UnsupportedError) else "failed"
-        record = dataclasses.replace(skeleton, status=status, error=failure(error))
+        record = dataclasses.replace(skeleton, status=failed_status(error), error=failure(error))
     tune.report({"record": to_row(record)})
-
-
-def latency_skeleton(
-    run: str, subject: Subject, variant: Variant, stage: str, repeat: int, device: str
-) -> LatencyRecord:
-    """The row of a variant before anything is measured."""
-    return LatencyRecord(
-        run=run,
-        trial_id=subject.trial_id,
-        model=subject.model,
-        arm=subject.arm,
-        stage=stage,  # pyright: ignore[reportArgumentType]
-        repeat=repeat,
-        checkpoint_sha256=subject.checkpoint_sha256,
-        variant=variant.name,
-        **dataclasses.asdict(variant),
-        status="failed",
-        checkpoint_mb=Path(subject.checkpoint).stat().st_size / 1e6,
-        environment=environment(device),
-    )
-
-
-def measured(
-    skeleton: LatencyRecord, subject: Subject, variant: Variant, task: MeasureTask, data: ImageData
-) -> LatencyRecord:
-    """The row with its measurements, accuracy aside."""
-    threads = measurement_threads(task)
-    torch.set_num_threads(threads)
-    use_compile_cache(task, subject.model, variant)
-    started = time.perf_counter()
-    model = load_model(subject.model, subject.classes, subject.checkpoint)
-    parameters = count_parameters(model)
-    runnable = RUNTIMES[variant.runtime](model, variant, task.device)
-    batcher = Batcher(data.test_images, data.mean, data.std, task.device)
-    images = [runnable.prepare_input(batcher.plain(i, i + 1)) for i in range(min(BATCH1_IMAGES, len(data.test_images)))]
-    with runnable.scope():
-        runnable.call(images[0])
-        runnable.synchronize()
-        load_seconds = time.perf_counter() - started
-        answers = np.array([int(runnable.call(image).argmax()) for image in images])
-        load = ForeignLoad()
-        samples = measure(lambda: runnable.call(images[0]), task.latency, synchronize=runnable.synchronize)
-        foreign = load.cores()
-    agreement = _batch1_agreement(answers, subject, variant, task, data)
-    if agreement < BATCH1_MINIMUM_AGREEMENT:
-        raise RuntimeError(f"at batch 1 only {agreement:.1%} of {len(answers)} images get the class of the large batch")
-    return dataclasses.replace(
-        skeleton,
-        status="ok",
-        batch1_agreement=agreement,
-        samples_ms=samples,
-        **statistics(samples),
-        load_seconds=load_seconds,
-        artifact_mb=runnable.weights_mb,
-        parameters=parameters,
-        contended=foreign > CONTENDED_CORES,
-        foreign_cpu=foreign,
-        threads=threads,
-    )
-
-
-def _batch1_agreement(
-    answers: np.ndarray, subject: Subject, variant: Variant, task: MeasureTask, data: ImageData
-) -> float:
-    """Share of images that get the same class at batch 1 and at a large batch, not compiled."""
-    runnable = make_runnable(subject, variant.eager, task.device)
-    batcher = Batcher(data.test_images, data.mean, data.std, task.device)
-    with runnable.scope():
-        expected = runnable.call(runnable.prepare_input(batcher.plain(0, len(answers)))).argmax(1).cpu().numpy()
-    return float((expected == answers).mean())
