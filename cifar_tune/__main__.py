@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -145,22 +145,15 @@ def run_train(options: Train) -> Path:
     architecture(options.model)
     schedule(options.schedule)
     device = resolve_device(options.device)
-    distils = options.teacher_checkpoint is not None
-    config = TrainConfig(
-        arm=DISTILL_ARM if distils else PLAIN_ARM,
-        device=device,
-        threads=usable_cpus(),
-        views=ViewConfig(seed=options.seed),
-        **{
-            f.name: getattr(options, f.name)
-            for f in fields(TrainConfig)
-            if hasattr(options, f.name) and f.name not in ("alpha", "device")
-        },
-        alpha=options.alpha if distils else 0.0,
-    )
+    given = {f.name: getattr(options, f.name) for f in fields(TrainConfig) if hasattr(options, f.name)}
+    config = TrainConfig(**{**given, "arm": DISTILL_ARM, "device": device, "threads": usable_cpus()})
+    if options.teacher_checkpoint is None:
+        config = replace(config, arm=PLAIN_ARM, alpha=0.0)
     out = Path(options.out)
     check(out.absolute().parent.is_dir(), "out", options.out, "a file in an existing folder")
     data = options.load()
+    views = ViewConfig(crop_padding=data.train_images.shape[1] // 8, flip=data.flip, seed=options.seed)
+    config = replace(config, views=views)
     teacher = _online_teacher(options, data, config) if config.distils else None
     best = -1.0
     print("epoch      lr  train loss  train acc  val loss  val acc  images/s")

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from cifar_tune.config import Compile, Precision
+
 Stage = Literal["teacher", "plain", "distill", "final"]
 TrialStatus = Literal["ok", "pruned", "failed"]
 LatencyStage = Literal["grid", "confirm"]
@@ -112,8 +114,8 @@ class LatencyRecord:
     checkpoint_sha256: str
     variant: str
     runtime: str
-    precision: str
-    compile: str
+    precision: Precision
+    compile: Compile
     channels_last: bool
     status: LatencyStatus
     error: str | None = None

@@ -4,6 +4,10 @@ A column per field; the environment is flattened to `env_*`. Optional fields are
 knows what a figure means.
 """
 
+# pyarrow ships no types
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false
+
 from __future__ import annotations
 
 import os

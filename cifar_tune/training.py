@@ -67,7 +67,7 @@ def train(config: TrainConfig, data: ImageData, teacher_logits: TeacherLogits | 
     device = torch.device(config.device)
     model = build_model(config.model, len(data.classes), config.seed).to(device)
     if config.channels_last:
-        model = model.to(memory_format=torch.channels_last)
+        model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     batcher = Batcher(data.train_images, data.mean, data.std, device, config.views.cutout)
     labels = as_tensor(data.train_labels).to(device)
     stepper = Stepper(config, model, data, steps_per_epoch=math.ceil(len(labels) / config.batch_size))

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.report import write_report
+from analysis.report import Candidate, write_report
 from cifar_tune import cli
 from cifar_tune.candidate import write_candidate
 from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, TEACHER_ARM, Arm, StudyConfig, Variant
@@ -46,7 +46,7 @@ def run(config: StudyConfig) -> Path:
         write_tables(work.run, work.ledger)
         result = write_report(work.run)
         if result.candidate is not None:
-            ship(work, prepared, subjects, find_row(work, *result.candidate))
+            ship(work, prepared, subjects, find_row(work, result.candidate))
         forget_compile_cache(work.run)
         work.view.say(result.text)
     return result.path
@@ -132,18 +132,18 @@ def ship(work: Job, prepared: Prepared, subjects: Sequence[Subject], row: Latenc
     write_candidate(work.run, row, checkpoint, data.classes, data.mean, data.std, work.image_size)
 
 
-def find_row(work: Job, trial_id: str, variant: str) -> LatencyRecord:
-    """The grid's row of a trial and variant."""
-    rows = work.ledger.read(LatencyRecord)
-    return next(r for r in rows if (r.trial_id, r.variant, r.stage) == (trial_id, variant, "grid"))
+def find_row(work: Job, candidate: Candidate) -> LatencyRecord:
+    """The grid's row of the candidate."""
+    wanted = (candidate.trial_id, candidate.variant, "grid")
+    return next(r for r in work.ledger.read(LatencyRecord) if (r.trial_id, r.variant, r.stage) == wanted)
 
 
-def confirm(work: Job, subjects: Sequence[Subject], candidate: tuple[str, str] | None) -> None:
+def confirm(work: Job, subjects: Sequence[Subject], candidate: Candidate | None) -> None:
     """R16: candidate and baseline once more, three fresh runs each. The baseline is FP32 eager of the teacher."""
     if candidate is None:
         return
-    row = find_row(work, *candidate)
-    chosen = Variant(runtime=row.runtime, precision=row.precision, compile=row.compile, channels_last=row.channels_last)  # pyright: ignore[reportArgumentType]
+    row = find_row(work, candidate)
+    chosen = Variant(runtime=row.runtime, precision=row.precision, compile=row.compile, channels_last=row.channels_last)
     subject = next(s for s in subjects if s.trial_id == row.trial_id)
     baseline = next(s for s in subjects if s.arm == TEACHER_ARM)
     cells = [

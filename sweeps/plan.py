@@ -76,7 +76,7 @@ def images_per_second(prepared: Prepared, model: str, arm: Arm) -> float:
     )
     torch.set_num_threads(1)
     network = build_model(model, len(prepared.data.classes)).to(prepared.device)
-    network = network.to(memory_format=torch.channels_last).train()
+    network = network.to(memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
     stepper = Stepper(config, network, prepared.data, steps_per_epoch=2)
     images = torch.randn(PROBE_BATCH, 3, size, size, device=prepared.device).to(memory_format=torch.channels_last)
     labels = torch.zeros(PROBE_BATCH, dtype=torch.int64, device=prepared.device)

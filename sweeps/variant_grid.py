@@ -188,7 +188,7 @@ def with_accuracy(record: LatencyRecord, evaluations: dict[tuple[str, str], Eval
     variant = Variant(
         runtime=record.runtime,
         precision=record.precision,
-        channels_last=record.channels_last,  # pyright: ignore[reportArgumentType]
+        channels_last=record.channels_last,
     )
     own = evaluations.get((record.trial_id, variant.name))
     reference = evaluations.get((record.trial_id, REFERENCE.name))

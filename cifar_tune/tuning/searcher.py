@@ -33,6 +33,7 @@ class StudySearch(OptunaSearch):
         if state is TrialState.COMPLETE or trial_id in self._completed_trials:
             super().on_trial_complete(trial_id, result, error)
             return
+        assert self._ot_study is not None
         self._ot_study.tell(self._ot_trials[trial_id], state=state)
         self._completed_trials.add(trial_id)
 
@@ -59,6 +60,7 @@ def make_searcher(
     space = functools.partial(suggest, study=study, arm=arm)
     first = None if finished else [first_point(study, arm)]
     searcher = StudySearch(space, metric=METRIC, mode="max", sampler=sampler, points_to_evaluate=first)
+    assert searcher._ot_study is not None  # noqa: SLF001 - a space was given, so the study exists
     for record in finished:
         searcher._ot_study.add_trial(as_optuna_trial(record, study, arm))  # noqa: SLF001 - no public way to add one
     return ConcurrencyLimiter(searcher, max_concurrent=concurrency)

@@ -68,7 +68,7 @@ def _train_trial(sample: dict[str, Any], task: TrainTask) -> None:
         seed=study.seed,
         device=task.device,
         threads=task.threads,
-        views=study.view_config(flip_suits_data=data.flip),
+        views=study.view_config(image_size=data.train_images.shape[1], flip_suits_data=data.flip),
     )
     teacher = None
     if config.distils:
