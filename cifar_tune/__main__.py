@@ -236,7 +236,12 @@ def main(argv: Sequence[str]) -> None:
         cli.fail(f"command {argv[0] if argv else ''!r} is unknown; allowed are {', '.join(COMMANDS)}")
     kind, command = COMMANDS[argv[0]]
     options = cli.parse(kind, argv[1:], prog=f"python -m cifar_tune {argv[0]}", description=kind.__doc__ or "")
-    cli.run_command(lambda: command(options))
+
+    def checked() -> object:
+        with cli.user_input():
+            return command(options)
+
+    cli.run_command(checked)
 
 
 if __name__ == "__main__":

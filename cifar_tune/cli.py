@@ -6,7 +6,7 @@ import contextlib
 import io
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import tyro
@@ -53,11 +53,31 @@ def one_line(box: str) -> str:
     return re.sub(r"\s*For full helptext.*$", "", text)
 
 
+class UsageError(ValueError):
+    """What the user gave cannot be used; the message is one line that says what is allowed."""
+
+
+class StudyFailedError(RuntimeError):
+    """The run cannot go on; the message is one line that says why."""
+
+
+@contextlib.contextmanager
+def user_input() -> Iterator[None]:
+    """A ValueError in here is the user's to mend; one anywhere else is a fault of ours and keeps its traceback."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
 def run_command(command: Callable[[], object]) -> None:
-    """Run a command whose result, if any, is the last line of standard output; a ValueError is the user's to mend."""
+    """Run a command whose result, if any, is the last line of standard output."""
     try:
         result = command()
-    except ValueError as error:
+    except UsageError as error:
         fail(str(error))
+    except StudyFailedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
     if result is not None:
         print(result)

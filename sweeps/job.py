@@ -95,7 +95,12 @@ def _preset_of(argv: Sequence[str]) -> str:
 
 
 def prepare(study: StudyConfig) -> Prepared:
-    """Check everything that can be checked before anything is written. ValueError says what to change."""
+    """Check everything that can be checked before anything is written. UsageError says what to change."""
+    with cli.user_input():
+        return _checked(study)
+
+
+def _checked(study: StudyConfig) -> Prepared:
     for model in (study.teacher, *study.students):
         architecture(model)
     for name in study.schedules:

@@ -17,7 +17,7 @@ from sweeps.job import Job, best_trial, job, parse_study, prepare, write_tables
 
 
 def search_teacher(work: Job) -> TrialRecord:
-    """Run the teacher search; returns its best trial. RuntimeError where every trial failed."""
+    """Run the teacher search; returns its best trial. StudyFailedError where every trial failed."""
     study = work.study
     slots = training_slots(study, work.info, work.device, study.teacher_samples)
     task = TrainTask(
@@ -33,7 +33,7 @@ def search_teacher(work: Job) -> TrialRecord:
     trials = search(task, study.teacher_samples, slots, work.run, str(work.about_data["label"]), work.ledger, work.view)
     best = best_trial(trials)
     if best is None:
-        raise RuntimeError(f"no teacher: every trial failed, the last with: {trials[-1].error}")
+        raise cli.StudyFailedError(f"no teacher: every trial failed, the last with: {trials[-1].error}")
     return best
 
 

@@ -262,8 +262,9 @@ class GridConfig:
 
 def run(config: GridConfig) -> Path:
     """Measure the finalists of a run again; returns the path of the new run's report."""
-    source = find_run(config.run, config.storage)
-    prepared, finalists = _prepare_again(source, config)
+    with cli.user_input():
+        source = find_run(config.run, config.storage)
+        prepared, finalists = _prepare_again(source, config)
     with job(prepared) as work:
         for trial in finalists:
             assert trial.checkpoint is not None

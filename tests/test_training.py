@@ -111,10 +111,11 @@ def test_cached_logits_equal_online_logits_within_float16(teacher: TeacherRef, t
 
 
 def test_training_with_the_cache_equals_training_with_the_online_teacher(teacher: TeacherRef, tmp_path: Path) -> None:
-    settings = config(arm="distill", alpha=0.7, epochs=3, lr=1e-3)  # a high rate amplifies any rounding
-    online = run(settings, OnlineTeacher(teacher, DATA, settings.views))
-    cached = run(settings, CachedTeacher(tmp_path / "cache", teacher, DATA, settings.views))
-    assert [e.train_loss for e in cached] == pytest.approx([e.train_loss for e in online], rel=1e-3)
+    data = small_data(size=32)  # at 8x8 batch norm sees one pixel an image, and amplifies any rounding
+    settings = config(model="mobilenet_v3_small", arm="distill", alpha=0.7, epochs=3, lr=0.01, batch_size=24)
+    online = train(settings, data, OnlineTeacher(teacher, data, settings.views))
+    cached = train(settings, data, CachedTeacher(tmp_path / "cache", teacher, data, settings.views))
+    assert [e.train_loss for e in cached] == pytest.approx([e.train_loss for e in online], rel=0.01)
 
 
 def test_logits_of_an_epoch_are_computed_once(

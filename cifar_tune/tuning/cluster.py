@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import ray
 
+from cifar_tune.cli import UsageError
 from cifar_tune.config import StudyConfig
 from cifar_tune.device import usable_cpus
 
@@ -39,7 +40,7 @@ class ClusterInfo:
 def cluster(study: StudyConfig) -> Iterator[ClusterInfo]:
     """Start Ray on this machine, or join the cluster at `study.address`; leave it at the end.
 
-    Raises ValueError when a cluster is joined whose nodes have no latency slot.
+    Raises UsageError when a cluster is joined whose nodes have no latency slot.
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in TUNE_SETTINGS.items()})
     common = {
@@ -60,7 +61,7 @@ def cluster(study: StudyConfig) -> Iterator[ClusterInfo]:
     try:
         resources = ray.cluster_resources()
         if LATENCY_SLOT not in resources:
-            raise ValueError(
+            raise UsageError(
                 f"the cluster at {study.address} has no node with the resource {LATENCY_SLOT}; start its nodes with "
                 f"""ray start --resources '{{"{LATENCY_SLOT}": 1}}'"""
             )
