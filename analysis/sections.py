@@ -107,7 +107,7 @@ def comparison(frame: pd.DataFrame) -> str:
         )
         for row in rows(frame)
     ]
-    note = "Speedup is over FP32 eager of the same model and arm, both measured in turns; sizes are MB = 10⁶ bytes."
+    note = "Speedup is over FP32 eager of the same model and arm, measured in the same run; sizes are MB = 10⁶ bytes."
     whole = table((*header, "Parameters MB", "Checkpoint MB", "Speedup", "Holds constraint", "Status"), lines)
     return f"## Comparison\n\n{whole}\n\n{note} The same table is in `comparison.csv`."
 

@@ -184,17 +184,23 @@ def job(prepared: Prepared) -> Iterator[Job]:
 
 
 def _write_study(run: Path, study: StudyConfig, device: str, about_data: dict[str, object]) -> None:
+    path = run / "study.json"
+    # a resumed run keeps the moment and the command that it was begun with
+    begun = json.loads(path.read_text()) if path.exists() else {
+        "created_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["python", *sys.argv]),
+    }  # fmt: skip
     content = {
         "format": 1,
         "run": run.name,
-        "created_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", *sys.argv]),
+        "created_utc": begun["created_utc"],
+        "command": begun["command"],
         "config": dataclasses.asdict(study),
         "environment": dataclasses.asdict(environment(device)),
         "data": about_data,
     }
     text = json.dumps(content, indent=2) + "\n"
-    replace_file(run / "study.json", lambda temporary: Path(temporary).write_text(text))
+    replace_file(path, lambda temporary: Path(temporary).write_text(text))
 
 
 def write_tables(run: Path, ledger: Ledger) -> None:
