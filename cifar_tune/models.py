@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +50,35 @@ def _resnet18(classes: int) -> nn.Module:
     return model
 
 
+class NarrowResNet(nn.Module):
+    """A ResNet for small images with 32, 64 and 128 channels, two basic blocks each: 0.70 M parameters, 211 MFLOP.
+
+    Dense and compact: CPUs with matrix units run it many times closer to their peak than depthwise models.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        resnet = import_torchvision().models.resnet
+
+        def stage(inputs: int, outputs: int, stride: int) -> nn.Module:
+            shortcut = None
+            if stride != 1:
+                convolution = nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False)
+                shortcut = nn.Sequential(convolution, nn.BatchNorm2d(outputs))
+            first = resnet.BasicBlock(inputs, outputs, stride, shortcut)
+            return nn.Sequential(first, resnet.BasicBlock(outputs, outputs))
+
+        stem = nn.Conv2d(3, 32, kernel_size=3, padding=1, bias=False)
+        self.features = nn.Sequential(
+            stem, nn.BatchNorm2d(32), nn.ReLU(inplace=True), stage(32, 32, 1), stage(32, 64, 2), stage(64, 128, 2)
+        )
+        self.fc = nn.Linear(128, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) -> logits (N, classes)."""
+        return self.fc(self.features(images).mean((2, 3)))
+
+
 def _mobilenet_v3_small(classes: int) -> nn.Module:
     model = import_torchvision().models.mobilenet_v3_small(weights=None, num_classes=classes)
     stem = model.features[0][0]
@@ -78,6 +107,7 @@ class Architecture:
 
 MODELS: dict[str, Architecture] = {
     "resnet18": Architecture(build=_resnet18, dense=True),
+    "resnet_narrow": Architecture(build=NarrowResNet, dense=True),
     "mobilenet_v3_small": Architecture(build=_mobilenet_v3_small, dense=False),
     "shufflenet_v2_x0_5": Architecture(build=_shufflenet_v2("x0_5"), dense=False),
     "shufflenet_v2_x1_0": Architecture(build=_shufflenet_v2("x1_0"), dense=False),

@@ -59,7 +59,10 @@ QUICK = ("--preset", "quick")
     ("arguments", "line"),
     [
         (("--preset", "huge"), "preset 'huge' is unknown; allowed are quick, cpu, gpu"),
-        ((*QUICK, "--students", "vgg"), "model 'vgg' is unknown; allowed are resnet18, mobilenet_v3_small"),
+        (
+            (*QUICK, "--students", "vgg"),
+            "model 'vgg' is unknown; allowed are resnet18, resnet_narrow, mobilenet_v3_small",
+        ),
         ((*QUICK, "--teacher", "vgg"), "model 'vgg' is unknown; allowed are resnet18"),
         ((*QUICK, "--schedules", "cubic"), "schedule 'cubic' is unknown; allowed are cosine, step, one_cycle, linear"),
         ((*QUICK, "--data", "nowhere"), "data set 'nowhere' is neither one of"),

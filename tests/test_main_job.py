@@ -18,8 +18,8 @@ from PIL import Image
 from sweeps import distill_search
 
 SMALL = (
-    "--preset", "quick", "--students", "shufflenet_v2_x0_5", "--epochs", "2", "--teacher-epochs", "1",
-    "--num-samples", "2", "--teacher-samples", "1", "--min-accuracy", "0.01", "--name", "run", "--no-dashboard",
+    "--preset", "quick", "--teacher", "resnet_narrow", "--students", "resnet_narrow", "--epochs", "2",
+    "--teacher-epochs", "1", "--num-samples", "2", "--teacher-samples", "1", "--min-accuracy", "0.01", "--name", "run", "--no-dashboard",
     "--grace-epochs", "1",
 )  # fmt: skip
 
@@ -64,7 +64,7 @@ def test_last_line_of_stdout_is_a_report_that_exists(finished: tuple[Path, subpr
 
 def test_a_plan_is_printed_before_the_start(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     said = finished[1].stderr
-    assert said.index("2 trials of 2 epochs") < said.index("teacher resnet18: done")
+    assert said.index("2 trials of 2 epochs") < said.index("teacher resnet_narrow: done")
 
 
 def test_every_file_of_the_contract_is_there(finished: tuple[Path, object]) -> None:
@@ -120,9 +120,9 @@ def test_two_trials_overlap(finished: tuple[Path, object]) -> None:
 def test_grid_has_eight_variants_for_each_model_and_arm(finished: tuple[Path, object]) -> None:
     grid = table(finished, "latency").query("stage == 'grid'")
     assert grid.groupby(["model", "arm"]).variant.nunique().to_dict() == {
-        ("resnet18", "teacher"): 8,
-        ("shufflenet_v2_x0_5", "plain"): 8,
-        ("shufflenet_v2_x0_5", "distill"): 8,
+        ("resnet_narrow", "teacher"): 8,
+        ("resnet_narrow", "plain"): 8,
+        ("resnet_narrow", "distill"): 8,
     }
 
 
