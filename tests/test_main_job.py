@@ -19,8 +19,8 @@ from sweeps import distill_search
 
 SMALL = (
     "--preset", "quick", "--teacher", "resnet_narrow", "--students", "resnet_narrow", "--epochs", "2",
-    "--teacher-epochs", "1", "--num-samples", "2", "--teacher-samples", "1", "--min-accuracy", "0.01", "--name", "run", "--no-dashboard",
-    "--grace-epochs", "1",
+    "--teacher-epochs", "1", "--num-samples", "2", "--teacher-samples", "1", "--min-accuracy", "0.01",
+    "--name", "run", "--no-dashboard", "--grace-epochs", "1",
 )  # fmt: skip
 
 
