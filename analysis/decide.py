@@ -96,8 +96,8 @@ def is_measured(row: Row | None) -> bool:
 def latency_gain(row: Row, without: Row) -> float:
     """1 - p50 of `row` / p50 of `without`, of the same model.
 
-    Each row's speedup is over FP32 eager measured in turns with it, so their quotient is free of the machine's
-    drift between the two rows. Rows without a speedup are compared by their p50.
+    The quotient of the speedups over the same FP32 eager: where a row's reference was measured beside it, the
+    machine's drift between the two rows cancels. Rows without a speedup are compared by their p50.
     """
     if row["speedup"] and without["speedup"]:
         return 1 - without["speedup"] / row["speedup"]
