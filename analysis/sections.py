@@ -21,6 +21,7 @@ from cifar_tune.config import DISTILL_ARM, PLAIN_ARM
 _UNSTABLE_SPREAD = 0.10
 _COARSE_POINTS = 0.5
 _BATCH1_AGREEMENT = 0.98
+_SAMPLES = 700
 
 _DISTILL_RULES = {
     "always": "Rule `always`: the distillation search runs whatever the plain student reaches.",
@@ -62,6 +63,10 @@ def _row_warnings(grid: list[Row]) -> list[str]:
         (
             f"Unstable, the medians of the repeats differ by more than {100 * _UNSTABLE_SPREAD:.0f} % (R9)",
             [r for r in grid if (r["spread"] or 0) > _UNSTABLE_SPREAD],
+        ),
+        (
+            f"Slow: the time limit ended the sampling before {_SAMPLES} samples, in",
+            [r for r in grid if r["samples_ms"] is not None and sum(map(len, r["samples_ms"])) < _SAMPLES],
         ),
         (
             f"At batch 1 less than {100 * _BATCH1_AGREEMENT:.0f} % of the classes agree with those behind the accuracy",

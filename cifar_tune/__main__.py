@@ -207,7 +207,7 @@ def run_bench(options: Bench) -> str:
     with runnable.scope():
         runnable.call(image)
         load = ForeignLoad()
-        samples = measure(lambda: runnable.call(image), protocol, synchronize=runnable.synchronize)
+        samples = measure(runnable.call, [image], protocol, synchronize=runnable.synchronize)
         foreign = load.cores()
     figures = "  ".join(f"{name} {_figure(name, value)}" for name, value in statistics(samples).items())
     note = f"  CONTENDED: {foreign:.1f} cores were used by others" if foreign > CONTENDED_CORES else ""

@@ -49,8 +49,13 @@ def parse(kind: type[C], argv: Sequence[str], *, default: C | None = None, prog:
 def one_line(box: str) -> str:
     """The message inside the parser's box, without its frame and its pointer to the help."""
     text = " ".join(re.sub(r"[─-╿]", " ", box).split())
-    text = re.sub(r"^Parsing error\s*", "", text)
-    return re.sub(r"\s*For full helptext.*$", "", text)
+    text = re.sub(r"\s*For full helptext.*$", "", re.sub(r"^Parsing error\s*", "", text))
+    text = re.sub(r"^Unrecognized options\s+(?=Unrecognized)", "", text)  # the box's title says it once more
+    said, meant, suggestions = text.partition(" Perhaps you meant:")
+    if not meant:
+        return said
+    flags = dict.fromkeys(re.findall(r"(?<!\S)--[a-z][\w-]*", suggestions))
+    return f"{said}; perhaps you meant {' or '.join(flags)} (see --help)"
 
 
 class UsageError(ValueError):

@@ -180,6 +180,8 @@ class LatencyConfig:
     iterations: int = 500
     """Samples of each repeat."""
     repeats: int = 3
+    time_limit: float = 20.0
+    """Seconds of sampling, all repeats together, after which a slow variant has fewer samples than asked for."""
     threads: int = 0
     """CPU threads while measuring; 0: all cores of the node."""
 
@@ -188,6 +190,7 @@ class LatencyConfig:
         check(self.repeats >= 1, "latency repeats", self.repeats, "1 or more")
         total = self.iterations * self.repeats
         check(total >= 700, "latency samples (iterations x repeats)", total, "700 or more, so that p99 is bounded")
+        check(0 < self.time_limit < math.inf, "latency time limit", self.time_limit, "above 0 seconds")
         check(self.threads >= 0, "latency threads", self.threads, "0 (all) or more")
 
 
@@ -271,6 +274,8 @@ class StudyConfig:
     """Latency samples of each repeat."""
     latency_repeats: int = 3
     """Repeats of each latency measurement."""
+    latency_time_limit: float = 20.0
+    """Seconds of sampling of a row; a slow variant then has fewer samples, and no p99 where they cannot bound it."""
     cold_builds: bool = True
     """Compile each variant with a cache of its own; else both layouts of a precision share one, and half are warm."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -318,7 +323,10 @@ class StudyConfig:
     def latency_config(self) -> LatencyConfig:
         """The measurement protocol."""
         return LatencyConfig(
-            warmup=self.latency_warmup, iterations=self.latency_iterations, repeats=self.latency_repeats
+            warmup=self.latency_warmup,
+            iterations=self.latency_iterations,
+            repeats=self.latency_repeats,
+            time_limit=self.latency_time_limit,
         )
 
     def view_config(self, *, image_size: int = 32, flip_suits_data: bool = True) -> ViewConfig:
@@ -355,16 +363,17 @@ PRESETS: dict[str, StudyConfig] = {
     "quick": StudyConfig(
         preset="quick",
         data="digits",
-        students=("mobilenet_v3_small",),
+        students=("resnet_narrow",),  # few kernels: a compiler builds its variants in a third of MobileNetV3's time
         num_samples=4,
         teacher_samples=2,
         epochs=5,
-        teacher_epochs=3,
+        teacher_epochs=2,
         batch_size=32,
         crop_padding=0,  # 8x8 digits have no border to spare: a shift of one pixel costs twice the epochs
         lr_range=(0.01, 0.1),
         grace_epochs=3,
         latency_iterations=240,
+        latency_time_limit=3.0,
         cold_builds=False,
     ),
     "cpu": StudyConfig(preset="cpu"),

@@ -6,43 +6,60 @@ serves every runtime and device. Statistics derive from the raw samples.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from cifar_tune.config import LatencyConfig
+
+X = TypeVar("X")
+Y = TypeVar("Y")
 
 P99_SAMPLES = 662
 """Samples needed to bound p99 with 99 % confidence (MLPerf LoadGen's order-statistic rule)."""
 
 
 def measure(
-    call: Callable[[], object],
+    call: Callable[[X], Y],
+    inputs: Sequence[X],
     config: LatencyConfig,
     *,
     clock: Callable[[], float] = time.perf_counter,
     synchronize: Callable[[], object] = lambda: None,
+    keep: Callable[[Y], object] = lambda _: None,
 ) -> list[list[float]]:
-    """Host-to-host milliseconds of single calls: `config.repeats` lists of `config.iterations` samples.
+    """Host-to-host milliseconds of single calls: `config.repeats` lists of at most `config.iterations` samples.
 
-    Each sample runs from before the call to after `synchronize`, which must return only when the device is done.
+    Calls take the inputs in turn, warm-up included. Each sample runs from before the call to after `synchronize`,
+    which must return only when the device is done; `keep` is given each answer, warm-up included, outside of the
+    timed part. A repeat ends early, with one sample at least, when its share of `config.time_limit` is used up.
     """
+    turn = itertools.cycle(inputs)
     for _ in range(config.warmup):
-        call()
+        keep(call(next(turn)))
     synchronize()
-    return [_one_repeat(call, config.iterations, clock, synchronize) for _ in range(config.repeats)]
 
-
-def _one_repeat(
-    call: Callable[[], object], iterations: int, clock: Callable[[], float], synchronize: Callable[[], object]
-) -> list[float]:
-    samples: list[float] = []
-    for _ in range(iterations):
+    def sample() -> float:
+        given = next(turn)
         started = clock()
-        call()
+        answer = call(given)
         synchronize()
-        samples.append((clock() - started) * 1e3)
+        elapsed_ms = (clock() - started) * 1e3
+        keep(answer)
+        return elapsed_ms
+
+    return [_one_repeat(sample, config) for _ in range(config.repeats)]
+
+
+def _one_repeat(sample: Callable[[], float], config: LatencyConfig) -> list[float]:
+    samples: list[float] = []
+    left_ms = config.time_limit * 1e3 / config.repeats
+    while len(samples) < config.iterations and left_ms > 0:
+        samples.append(sample())
+        left_ms -= samples[-1]
     return samples
 
 

@@ -178,5 +178,5 @@ def test_a_wrong_flag_as_a_user_sees_it(tmp_path: Path) -> None:
         [sys.executable, script, "--preset", "quick", "--num-sample", "3"], cwd=tmp_path, capture_output=True, text=True
     )
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
-    assert "Traceback" not in ended.stderr
+    assert "options: --num-sample, 3; perhaps you meant --num-samples (see --help)" in ended.stderr
     assert list(tmp_path.iterdir()) == []

@@ -21,7 +21,7 @@ class FakeDevice:
         self.now, self.calls, self.pending, self.syncs = 0.0, 0, 0.0, 0
         self.durations_ms, self.asynchronous = durations_ms, asynchronous
 
-    def call(self) -> None:
+    def call(self, _: object = None) -> None:
         self.pending += self.durations_ms(self.calls) / 1e3
         self.calls += 1
         if not self.asynchronous:
@@ -33,7 +33,7 @@ class FakeDevice:
         self.syncs += 1
 
     def measure(self) -> list[list[float]]:
-        return measure(self.call, PROTOCOL, clock=lambda: self.now, synchronize=self.synchronize)
+        return measure(self.call, [None], PROTOCOL, clock=lambda: self.now, synchronize=self.synchronize)
 
 
 def test_constant_clock_gives_constant_samples() -> None:
@@ -42,6 +42,19 @@ def test_constant_clock_gives_constant_samples() -> None:
 
 def test_repeats_and_iterations_are_as_asked() -> None:
     assert [len(repeat) for repeat in FakeDevice(lambda _: 2.0).measure()] == [250, 250, 250]
+
+
+def test_inputs_are_taken_in_turn_and_every_answer_is_kept() -> None:
+    kept: list[int] = []
+    measure(lambda given: given, [0, 1, 2], PROTOCOL, keep=kept.append)
+    assert kept == [i % 3 for i in range(3 + 750)]
+
+
+def test_slow_call_ends_at_the_time_limit() -> None:
+    config = LatencyConfig(warmup=1, iterations=250, repeats=3, time_limit=3.0)
+    device = FakeDevice(lambda _: 125.0)
+    samples = measure(device.call, [None], config, clock=lambda: device.now, synchronize=device.synchronize)
+    assert [len(repeat) for repeat in samples] == [8, 8, 8]
 
 
 def test_warmup_is_not_among_the_samples() -> None:

@@ -1,0 +1,14 @@
+"""Importing this finds out, once, which vector instructions the C++ compiler can use here.
+
+Inductor asks the compiler for each instruction set in each process that compiles or loads a kernel: about 17 s where
+nothing is cached, 2 s where it is. The server of fresh processes imports this, and its forks inherit the answer. The
+test programs lie in inductor's own folder for the user, not in the cache of a build, as its precompiled headers do:
+they are the machine's, so a cold build does not pay for them.
+"""
+
+import contextlib
+
+from torch._inductor.cpu_vec_isa import pick_vec_isa
+
+with contextlib.suppress(Exception):  # without a compiler there is nothing to find out; a build says so itself
+    pick_vec_isa()
