@@ -19,6 +19,7 @@ from sweeps import distill_search
 
 SMALL = (
     "--preset", "quick", "--teacher", "resnet_narrow", "--students", "resnet_narrow", "--epochs", "2",
+    "--latency-time-limit", "60",
     "--teacher-epochs", "1", "--num-samples", "2", "--teacher-samples", "1", "--min-accuracy", "0.01",
     "--name", "run", "--no-dashboard", "--grace-epochs", "1",
 )  # fmt: skip
