@@ -21,6 +21,9 @@ def main(run: Path, variants: int) -> None:
     grid = latency[latency.stage == "grid"]
     per_subject = grid.groupby(["model", "arm"]).variant.nunique()
     assert (per_subject == variants).all(), f"not {variants} variants for each model and arm: {per_subject.to_dict()}"
+    assert (grid[grid.runtime == "torch"].groupby(["model", "arm"]).variant.nunique() >= 8).all(), (
+        "the grid is not whole"
+    )
     assert set(grid.arm) == {"teacher", "plain", "distill"}, f"arms are {set(grid.arm)}"
     wrong = grid[~grid.status.isin(["ok", "unsupported"])]
     assert wrong.empty, wrong[["model", "arm", "variant", "status", "error"]].to_string()
@@ -34,13 +37,20 @@ def main(run: Path, variants: int) -> None:
 
 
 def check_samples(measured: pd.DataFrame, study: dict[str, Any]) -> None:
-    """At least 700 samples a row; fewer only where the time limit was used up, and then without a p99."""
+    """Each repeat has its samples, or used up its share of the time limit; a p99 stands only where it is bounded."""
+    share_ms = 1e3 * study["latency_time_limit"] / study["latency_repeats"]
     for row in measured.itertuples():
-        samples = [s for repeat in row.samples_ms for s in repeat]
-        at_limit = sum(samples) >= 1e3 * study["latency_time_limit"] and len(row.samples_ms) == study["latency_repeats"]
-        assert len(samples) >= 700 or at_limit, f"{row.trial_id} {row.variant}: {len(samples)} samples"
-        assert (row.p99_ms is not None and row.p99_ms == row.p99_ms) == (len(samples) >= 662), f"{row.variant}: p99"
+        name = f"{row.trial_id} {row.variant}"
+        assert len(row.samples_ms) == study["latency_repeats"], f"{name}: {len(row.samples_ms)} repeats"
+        for samples, reference in zip(row.samples_ms, row.reference_ms, strict=True):
+            assert len(samples) == len(reference), f"{name}: rounds are not paired"
+            spent = sum(samples) + sum(reference)
+            assert len(samples) >= study["latency_iterations"] or spent >= share_ms / 4, (
+                f"{name}: {len(samples)} samples"
+            )
+        count = sum(len(repeat) for repeat in row.samples_ms)
+        assert pd.notna(row.p99_ms) == (count >= 662), f"{name}: p99 with {count} samples"
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 8)
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 10)

@@ -46,7 +46,7 @@ class Decision:
     model: str
     arm: str
     optimization: str
-    """fp16, compile or channels_last; another mode or precision under its own name, such as compile-max-autotune."""
+    """fp16, compile, channels_last or a runtime; another mode or precision under its own name."""
     verdict: Verdict
     """`refine`: failed, unsupported, fallen back or disturbed, so that the measurement decides nothing."""
     gain: float | None
@@ -122,9 +122,9 @@ def decide_steps(latency: pd.DataFrame, images: int) -> list[Decision]:
 
 
 def _single_step(variant: Variant) -> str | None:
-    """The one field besides the runtime in which the variant differs from FP32 eager; None for none or several."""
+    """The one field in which the variant differs from FP32 eager of PyTorch; None for none or several."""
     changed = [name for name in _VARIANT_FIELDS if getattr(variant, name) != getattr(REFERENCE, name)]
-    return changed[0] if len(changed) == 1 and changed[0] != "runtime" else None
+    return changed[0] if len(changed) == 1 else None
 
 
 def _base_of(step: str) -> dict[str, Any]:
@@ -135,14 +135,14 @@ def _decide(row: Row, step: str, base: Row | None, images: int) -> Decision:
     gain = latency_gain(row, base) if base is not None and is_measured(base) and is_measured(row) else None
     drop = accuracy_drop(row, base, images) if base is not None and step == "precision" else None
     verdict, reason = _verdict(row, step, base, gain, drop)
-    name = row["variant"].removeprefix(f"{row['runtime']}-").removeprefix("fp32-")
+    name = row["runtime"] if step == "runtime" else row["variant"].removeprefix(f"{row['runtime']}-")
     return Decision(
         model=row["model"],
         arm=row["arm"],
-        optimization=name,
+        optimization=name.removeprefix("fp32-"),
         verdict=verdict,
         gain=gain,
-        expected=EXPECTED.get(name),
+        expected=EXPECTED.get(name.removeprefix("fp32-")),
         accuracy_drop_points=drop and drop.points,
         interval=drop and (drop.low, drop.high),
         reason=reason,
@@ -157,8 +157,9 @@ def _verdict(
         return "refine", trouble or "there is nothing to compare it with"
     if step == "precision":
         return _precision_verdict(gain, drop)
-    if step == "compile":
-        return ("keep" if gain > 0 else "drop"), f"{gain_text(gain)}; compilation took {compile_text(row)}"
+    if step in ("compile", "runtime"):
+        built = compile_text(row)
+        return ("keep" if gain > 0 else "drop"), gain_text(gain) + (f"; its build took {built}" if built else "")
     if exceeds_layout_gain(gain):
         return "keep", f"{gain_text(gain)}, above the {100 * MIN_LAYOUT_GAIN:.0f} % that R13 asks for"
     return "drop", f"{gain_text(gain)}, not above the {100 * MIN_LAYOUT_GAIN:.0f} % that R13 asks for"
@@ -236,7 +237,8 @@ def choose(latency: pd.DataFrame, min_accuracy: float, images: int) -> Choice:
     rejected = rejections(latency, min_accuracy, images)
     eligible = [row for row in rivals if row["index"] not in rejected]
     if not eligible:
-        return Choice(index=None, text=justify.none_chosen(rivals, rejected, min_accuracy, images))
+        measured = [row for row in grid_rows(latency) if is_measured(row)]
+        return Choice(index=None, text=justify.none_chosen(rivals, measured, rejected, min_accuracy, images))
     lowest = min(row["p50_ms"] for row in eligible)
     tied = [row for row in eligible if row["p50_ms"] <= lowest * (1 + TIE)]
     best = max(tied, key=lambda row: (row["test_accuracy"], -row["p50_ms"]))

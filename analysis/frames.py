@@ -88,7 +88,7 @@ def load_run(run: str | Path, storage: str | Path = STORAGE) -> Run:
     return Run(
         path=path,
         study=_read_study(path / "study.json"),
-        trials=_read_table(path / "trials.parquet"),
+        trials=_read_table(path / "trials.parquet", may_be_empty=True),
         epochs=_read_table(path / "epochs.parquet", may_be_empty=True),
         latency=_read_table(path / "latency.parquet"),
     )

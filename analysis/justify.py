@@ -23,6 +23,12 @@ def chosen(
     return " ".join(sentence for sentence in sentences if sentence)
 
 
+def speedup_text(row: Row) -> str:
+    """A paired speedup with its interval, where there is one."""
+    text = f"{row['speedup']:.2f} times"
+    return f"{text} ({row['speedup_low']:.2f} to {row['speedup_high']:.2f})" if row.get("speedup_low") else text
+
+
 def percent(fraction: float) -> str:
     """A fraction as text, in percent."""
     return f"{100 * fraction:.2f} %"
@@ -33,10 +39,19 @@ def _accuracy(row: Row, images: int) -> str:
     return f"{100 * row['test_accuracy']:.2f} ± {error:.2f} % test accuracy (standard error, {images:,} images)"
 
 
-def none_chosen(rivals: list[Row], rejected: dict[int, str], min_accuracy: float, images: int) -> str:
-    """Why there is no candidate, and what comes nearest."""
-    if not rivals:
+def none_chosen(
+    rivals: list[Row], measured: list[Row], rejected: dict[int, str], min_accuracy: float, images: int
+) -> str:
+    """Why there is no candidate, and what comes nearest; `measured` have a latency, `rivals` an accuracy as well."""
+    if not measured:
         return "No candidate: no variant of the grid was measured."
+    if not rivals:
+        fastest = min(measured, key=lambda row: row["p50_ms"])
+        speed = f", {speedup_text(fastest)} its FP32 eager" if fastest["speedup"] else ""
+        return (
+            "Latency alone: without labelled images there is no accuracy, and no candidate. "
+            f"The fastest is {label(fastest)}: p50 {fastest['p50_ms']:.3f} ms{speed}."
+        )
     best = max(rivals, key=lambda row: (row["test_accuracy"], -row["p50_ms"]))
     nearest = f"The most accurate is {label(best)}: {_accuracy(best, images)}, p50 {best['p50_ms']:.3f} ms."
     if best["test_accuracy"] < min_accuracy:
@@ -48,10 +63,8 @@ def none_chosen(rivals: list[Row], rejected: dict[int, str], min_accuracy: float
 
 def _what(row: Row, images: int) -> str:
     disturbed = " Other processes used the machine while it was measured." if row["contended"] else ""
-    return (
-        f"{label(row)}: {_accuracy(row, images)}, p50 {row['p50_ms']:.3f} ms and p95 {row['p95_ms']:.3f} ms at "
-        f"batch 1.{disturbed}"
-    )
+    tail = "" if row["p95_ms"] is None else f" and p95 {row['p95_ms']:.3f} ms"
+    return f"{label(row)}: {_accuracy(row, images)}, p50 {row['p50_ms']:.3f} ms{tail} at batch 1.{disturbed}"
 
 
 def _certainty(row: Row, min_accuracy: float, images: int) -> str:
@@ -71,7 +84,7 @@ def _speed(best: Row, rivals: list[Row]) -> str:
         which = f"{teacher['model']}, {teacher['p50_ms']:.3f} ms"
         parts.append(f"{ratio:.2f} times the speed of the FP32 teacher ({which})")
     if best["speedup"] and variant_of(best) != REFERENCE:
-        parts.append(f"{best['speedup']:.2f} times that of its own FP32 eager")
+        parts.append(f"{speedup_text(best)} that of its own FP32 eager, in paired rounds")
     return f"It runs at {' and '.join(parts)}." if parts else ""
 
 

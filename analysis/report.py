@@ -14,6 +14,7 @@ import pandas as pd
 
 from analysis import sections
 from analysis.decide import Choice, Decision, choose, decide_steps
+from analysis.effects import Effect, factor_effects
 from analysis.frames import Run, load_run
 from analysis.plots import plot_front
 from analysis.tables import DistillationGain, comparison_table, confirm_table, distillation_gains, front_table
@@ -27,6 +28,7 @@ class Findings:
     run: Run
     choice: Choice
     decisions: list[Decision]
+    effects: list[Effect]
     front: pd.DataFrame
     comparison: pd.DataFrame
     gains: list[DistillationGain]
@@ -62,6 +64,7 @@ def analyse(run: Run) -> Findings:
         run=run,
         choice=choice,
         decisions=decide_steps(latency, images),
+        effects=factor_effects(latency),
         front=front_table(latency, limit, choice, images),
         comparison=comparison_table(latency, run.config["teacher"], students, limit, choice),
         gains=distillation_gains(latency, students, images),
@@ -109,6 +112,7 @@ def markdown_report(findings: Findings) -> str:
         sections.warnings(run, findings.confirmed),
         sections.comparison(findings.comparison),
         sections.optimizations(findings.decisions),
+        sections.effects(findings.effects),
         sections.worked(run, findings.decisions),
         sections.distillation(run, findings.gains),
         sections.confirmation(findings.confirmed),

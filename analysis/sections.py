@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.decide import Choice, Decision, compile_text, gain_text, grid_rows, is_measured
+from analysis.decide import MIN_LAYOUT_GAIN, Choice, Decision, compile_text, gain_text, grid_rows, is_measured
+from analysis.effects import Effect
 from analysis.frames import Row, Run, label, rows
 from analysis.justify import percent
 from analysis.markdown import MISSING, bullets, fixed, table
@@ -143,6 +144,32 @@ def _drop(decision: Decision) -> str:
     return f"{decision.accuracy_drop_points:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
+def effects(found: list[Effect]) -> str:
+    """What each factor does over the whole grid, and what R10 and R13 make of it."""
+    lines = [
+        (e.model, e.arm, e.term, f"{100 * e.change:+.1f} ({100 * e.low:+.1f} to {100 * e.high:+.1f})", _effect_text(e))
+        for e in found
+    ]
+    header = ("Model", "Arm", "Factor", "Latency % (95 %)", "Says")
+    note = (
+        "A linear model of log-latency over the eight variants of the grid, one observation a repeat, paired with "
+        "FP32 eager. A factor's effect is the average over the settings of the others; an interaction (x) is what "
+        "factors do together beyond what each does alone."
+    )
+    return f"## Factor effects\n\n{table(header, lines)}\n\n{note}" if lines else ""
+
+
+def _effect_text(effect: Effect) -> str:
+    if not effect.clear:
+        return "not clear of zero"
+    if effect.term == "channels_last":
+        enough = effect.high < -MIN_LAYOUT_GAIN
+        return "keep: lower by more than 5 % (R13)" if enough else "not lower by more than 5 % for certain (R13)"
+    if effect.term == "fp16":
+        return "slower: drop (R10)" if effect.low > 0 else "faster: keep while accuracy holds (R10)"
+    return "lower" if effect.high < 0 else "higher"
+
+
 def worked(run: Run, decisions: list[Decision]) -> str:
     """What worked and what did not (R15)."""
     lines = [f"{_heading(v)}: {_named(decisions, v)}." for v in ("keep", "drop", "refine") if _named(decisions, v)]
@@ -167,6 +194,8 @@ def _named(decisions: list[Decision], verdict: str) -> str:
 
 def distillation(run: Run, gains: list[DistillationGain]) -> str:
     """The gain of distillation over its control, and the rule that decided whether it ran (R7)."""
+    if run.trials.empty:
+        return ""
     rule = str(run.config["distill"])
     lines = [_DISTILL_RULES.get(rule, f"Rule `{rule}`.")]
     if rule == "auto":
@@ -193,7 +222,7 @@ def _auto_text(run: Run, model: str) -> str:
 def confirmation(frame: pd.DataFrame) -> str:
     """Candidate and baseline, measured again in fresh processes (R16)."""
     if frame.empty:
-        return "## Confirmation\n\nNothing was measured again."
+        return ""
     lines = [
         (
             f"{row['model']} ({row['arm']})",
@@ -238,7 +267,7 @@ def grid(latency: pd.DataFrame) -> str:
             f"{row['model']} ({row['arm']})",
             row["variant"],
             *(fixed(row[key], 3) for key in ("p50_ms", "p95_ms", "p99_ms", "std_ms")),
-            fixed(row["speedup"], 2),
+            _speedup(row),
             *(fixed(row[key], 2, 100) for key in ("test_accuracy", "agreement")),
             compile_text(row) or MISSING,
             row["status"],
@@ -246,11 +275,24 @@ def grid(latency: pd.DataFrame) -> str:
         for row in grid_rows(latency)
     ]
     header = ("Model", "Variant", "p50 ms", "p95 ms", "p99 ms", "Std ms", "Speedup", "Accuracy %", "Agreement %")
-    return f"## All variants\n\n{table((*header, 'Compile', 'Status'), lines)}"
+    note = (
+        "Speedup is the median over paired rounds of FP32 eager of the same weights, taken in the same process, "
+        "divided by the variant, with its 95 % interval. A percentile that the samples cannot bound is left out."
+    )
+    return f"## All variants\n\n{table((*header, 'Build', 'Status'), lines)}\n\n{note}"
+
+
+def _speedup(row: Row) -> str:
+    if row["speedup"] is None:
+        return MISSING
+    low, high = row["speedup_low"], row["speedup_high"]
+    return f"{row['speedup']:.2f}" + ("" if low is None or high is None else f" ({low:.2f} to {high:.2f})")
 
 
 def trials(frame: pd.DataFrame) -> str:
     """The search in one row a stage and model: how many trials, and the best."""
+    if frame.empty:
+        return ""
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows(frame):
         groups.setdefault((row["stage"], row["arm"], row["model"]), []).append(row)

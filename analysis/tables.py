@@ -60,6 +60,9 @@ def comparison_table(
     FP32 eager of the same model and arm; sizes are MB = 10**6 bytes, `parameters_mb` at four bytes each.
     """
     grid = grid_rows(latency)
+    if not any(row["arm"] in (TEACHER_ARM, PLAIN_ARM, DISTILL_ARM) for row in grid):  # a model that a user brought
+        lines = [_line(f"V{n}", row["variant"], row, min_accuracy) for n, row in enumerate(grid, start=1)]
+        return pd.DataFrame(lines, columns=list(COMPARISON_COLUMNS))
     lines = [_wanted(grid, teacher, _TEACHER_ROW, min_accuracy)]
     for number, student in enumerate(students, start=1):
         suffix = f".{number}" if number > 1 else ""

@@ -7,14 +7,14 @@ python -m cifar_tune bench --model mobilenet_v3_small --compile default
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
-
-import torch
 
 from cifar_tune import cli
 from cifar_tune.config import (
@@ -29,10 +29,19 @@ from cifar_tune.config import (
     ViewConfig,
     check,
 )
-from cifar_tune.data import ImageData, load
-from cifar_tune.device import CONTENDED_CORES, ForeignLoad, resolve_device, usable_cpus
-from cifar_tune.latency import measure, statistics
-from cifar_tune.models import architecture, build_model, checkpoint_classes, load_weights, save_weights
+from cifar_tune.data import ImageData, load, random_images
+from cifar_tune.device import DeviceTakenError, exclusive_device, resolve_device, usable_cpus
+from cifar_tune.measurement import (
+    DisturbedError,
+    GridSettings,
+    Subject,
+    exported,
+    in_fresh_process,
+    latency_skeleton,
+    load_subject,
+    measured,
+)
+from cifar_tune.models import architecture, checkpoint_classes, save_weights, try_once
 from cifar_tune.runtimes import RUNTIMES, UnsupportedError
 from cifar_tune.schedules import schedule
 from cifar_tune.teacher import OnlineTeacher, TeacherRef, load_model
@@ -117,25 +126,33 @@ class Bench:
     """Measure one variant of one model at batch 1; prints the statistics of its latency."""
 
     model: str = "mobilenet_v3_small"
-    """Architecture."""
+    """Architecture, or `module:function` of your own."""
     checkpoint: str | None = None
     """Safetensors file; None: random weights, which take as long."""
-    image_size: int = 32
-    """Side of the model input in pixels."""
+    input_shape: tuple[int, int, int] = (3, 32, 32)
+    """Channels, height and width of an image."""
     runtime: str = "torch"
     """What runs the model."""
     precision: Precision = "fp32"
-    """fp32, or autocast to bf16 or fp16."""
+    """fp32, autocast to bf16 or fp16, or fp16_weights."""
     compile: Compile = "none"
     """Mode of torch.compile; none: eager."""
     channels_last: bool = False
     """Memory layout of weights and input."""
+    single_thread: bool = False
+    """One CPU thread, for runtimes that have threads of their own."""
     warmup: int = 50
-    """Calls before the first sample."""
+    """Calls before the first sample, at least."""
     iterations: int = 500
-    """Samples of each repeat."""
+    """Samples of each repeat, at least, time permitting."""
     repeats: int = 3
     """Repeats."""
+    time_limit: float = 9.0
+    """Seconds of sampling, the paired reference included."""
+    threads: int = 0
+    """CPU threads; 0: all cores."""
+    strict: bool = False
+    """Refuse a device that others use."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to measure."""
 
@@ -190,28 +207,55 @@ def run_evaluate(options: Evaluate) -> str:
 def run_bench(options: Bench) -> str:
     """Measure; returns the line to print."""
     device = resolve_device(options.device)
-    protocol = LatencyConfig(warmup=options.warmup, iterations=options.iterations, repeats=options.repeats)
     check(options.runtime in RUNTIMES, "runtime", options.runtime, ", ".join(RUNTIMES))
-    check(options.image_size >= 8, "image size", options.image_size, "8 pixels or more")
-    architecture(options.model)
     variant = Variant(**{f.name: getattr(options, f.name) for f in fields(Variant)})
-    classes = 10 if options.checkpoint is None else checkpoint_classes(Path(options.checkpoint))
-    model = build_model(options.model, classes)
-    if options.checkpoint is not None:
-        load_weights(model, Path(options.checkpoint))
+    names = ("warmup", "iterations", "repeats", "time_limit", "threads", "strict")
+    protocol = LatencyConfig(
+        max_iterations=max(2000, options.iterations),
+        fresh_processes=False,
+        **{name: getattr(options, name) for name in names},
+    )
+    registered = ":" not in options.model
+    path = None if options.checkpoint is None else Path(options.checkpoint)
+    subject = Subject(
+        trial_id="bench",
+        model=options.model,
+        arm="given",
+        checkpoint=options.checkpoint,
+        checkpoint_sha256="bench",
+        classes=checkpoint_classes(path) if path is not None and registered else 10,
+    )
+    with tempfile.TemporaryDirectory() as cache, user_errors(variant):
+        settings = GridSettings(
+            run="bench",
+            device=device,
+            threads=1,
+            latency=protocol,
+            cache=cache,
+            input_shape=options.input_shape,
+        )
+        try_once(load_subject(subject), options.input_shape)
+        with exclusive_device(device, wait=not options.strict, purpose="(bench)"):
+            if RUNTIMES[variant.runtime].export is not None:
+                in_fresh_process(exported, subject, variant, settings)
+            skeleton = latency_skeleton(settings, subject, variant, "grid", 0)
+            row = measured(skeleton, subject, variant, settings, random_images(options.input_shape))
+    assert row.samples_ms is not None
+    names = ("mean_ms", "p50_ms", "p95_ms", "p99_ms", "std_ms", "spread")
+    figures = "  ".join(f"{name} {_figure(name, getattr(row, name))}" for name in names)
+    beside = f"speedup over FP32 eager {row.speedup:.2f} ({row.speedup_low:.2f} to {row.speedup_high:.2f})"
+    note = f"  CONTENDED: {row.foreign_cpu:.1f} cores were used by others" if row.contended else ""
+    samples = sum(map(len, row.samples_ms))
+    return f"{options.model} {variant.name} on {device}, {samples} samples: {figures}  {beside}{note}"
+
+
+@contextlib.contextmanager
+def user_errors(variant: Variant) -> Iterator[None]:
+    """What cannot run here, or is refused, in the words of a usage error."""
     try:
-        runnable = RUNTIMES[variant.runtime](model, variant, device)
-    except UnsupportedError as error:
-        raise ValueError(f"{variant.name} cannot run here: {error}") from error
-    image = runnable.prepare_input(torch.randn(1, 3, options.image_size, options.image_size).to(device))
-    with runnable.scope():
-        runnable.call(image)
-        load = ForeignLoad()
-        samples = measure(runnable.call, [image], protocol, synchronize=runnable.synchronize)
-        foreign = load.cores()
-    figures = "  ".join(f"{name} {_figure(name, value)}" for name, value in statistics(samples).items())
-    note = f"  CONTENDED: {foreign:.1f} cores were used by others" if foreign > CONTENDED_CORES else ""
-    return f"{options.model} {variant.name} on {device}, {sum(map(len, samples))} samples: {figures}{note}"
+        yield
+    except (UnsupportedError, DeviceTakenError, DisturbedError) as error:
+        raise ValueError(f"{variant.name} cannot be measured here: {error}") from error
 
 
 def _figure(name: str, value: float | None) -> str:

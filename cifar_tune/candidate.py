@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
+from cifar_tune.config import Variant
 from cifar_tune.records import LatencyRecord
 
 EXAMPLE = '''"""Classify image files with this model:  python example.py IMAGE..."""
@@ -19,19 +21,27 @@ import torch
 from PIL import Image
 
 from cifar_tune.config import Variant
-from cifar_tune.runtimes import RUNTIMES
+from cifar_tune.runtimes import RUNTIMES, Source
 from cifar_tune.teacher import load_model
 
 here = Path(__file__).parent
 card = json.loads((here / "candidate.json").read_text())
-model = load_model(card["model"], len(card["classes"]), here / "model.safetensors")
-runnable = RUNTIMES[card["variant"]["runtime"]](model, Variant(**card["variant"]), card["device"])
-size = card["image_size"]
+size, device = card["image_size"], card["device"]
+torch.set_num_threads(card["threads"])
+source = Source(
+    model=load_model(card["model"], len(card["classes"]), here / "model.safetensors"),
+    variant=Variant(**card["variant"]),
+    device=device,
+    example=torch.zeros(1, 3, size, size, device=device),
+    threads=card["threads"],
+    folder=here,
+)
+runnable = RUNTIMES[card["variant"]["runtime"]].load(source)
 
 for name in sys.argv[1:]:
     pixels = np.asarray(Image.open(name).convert("RGB").resize((size, size)), dtype=np.float32) / 255
     image = (pixels - np.array(card["mean"], np.float32)) / np.array(card["std"], np.float32)
-    batch = runnable.prepare_input(torch.from_numpy(image).permute(2, 0, 1)[None].to(card["device"]))
+    batch = runnable.prepare_input(torch.from_numpy(image).permute(2, 0, 1)[None].to(device))
     with runnable.scope():
         probabilities = runnable.call(batch).float().softmax(1)[0]
     best = int(probabilities.argmax())
@@ -43,16 +53,23 @@ def write_candidate(
     run: Path,
     row: LatencyRecord,
     checkpoint: Path,
+    artifact: Path | None,
     classes: tuple[str, ...],
     mean: tuple[float, ...],
     std: tuple[float, ...],
     image_size: int,
 ) -> Path:
-    """Write `<run>/candidate/` for the chosen latency row and its weights; returns the folder."""
+    """Write `<run>/candidate/` for the chosen latency row, its weights and its artifact; returns the folder.
+
+    Args:
+        artifact: the folder of what the row's runtime loads; None: it loads the weights.
+    """
     folder = run / "candidate"
     folder.mkdir(exist_ok=True)
     shutil.copyfile(checkpoint, folder / "model.safetensors")
-    variant = {name: getattr(row, name) for name in ("runtime", "precision", "compile", "channels_last")}
+    if artifact is not None:
+        shutil.copytree(artifact, folder, dirs_exist_ok=True)
+    variant = {f.name: getattr(row, f.name) for f in fields(Variant)}
     card = {
         "model": row.model,
         "arm": row.arm,
@@ -61,6 +78,7 @@ def write_candidate(
         "variant": variant,
         "device": row.environment.device,
         "device_name": row.environment.device_name,
+        "threads": row.threads,
         "image_size": image_size,
         "mean": list(mean),
         "std": list(std),

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Arm = Literal["teacher", "plain", "distill"]
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "bf16", "fp16", "fp16_weights"]
 Compile = Literal["none", "default", "reduce-overhead", "max-autotune"]
 DistillRule = Literal["auto", "always", "never"]
 
@@ -138,6 +138,8 @@ class Variant:
     precision: Precision = "fp32"
     compile: Compile = "none"
     channels_last: bool = False
+    single_thread: bool = False
+    """One CPU thread instead of all: small models at batch 1 can be faster without the others."""
 
     @property
     def name(self) -> str:
@@ -147,12 +149,19 @@ class Variant:
             parts.append("compile" if self.compile == "default" else f"compile-{self.compile}")
         if self.channels_last:
             parts.append("channels_last")
+        if self.single_thread:
+            parts.append("1-thread")
         return "-".join(parts)
 
     @property
-    def eager(self) -> Variant:
-        """The same runtime, precision and layout, not compiled: what accuracy over the test set is read from."""
-        return dataclasses.replace(self, compile="none")
+    def evaluated(self) -> Variant:
+        """The variant that reads the whole test set for this one: torch.compile's answers are those of eager."""
+        return dataclasses.replace(self.built, compile="none")
+
+    @property
+    def built(self) -> Variant:
+        """The variant whose build serves this one: threads are chosen when it is loaded."""
+        return dataclasses.replace(self, single_thread=False)
 
 
 REFERENCE = Variant()
@@ -176,20 +185,39 @@ class LatencyConfig:
     """The measurement protocol (R8)."""
 
     warmup: int = 50
-    """Calls before the first sample."""
+    """Calls before the first sample, at least: the warm-up goes on until it is stable."""
     iterations: int = 500
-    """Samples of each repeat."""
+    """Samples of each repeat, at least, time permitting."""
+    max_iterations: int = 2000
+    """Samples of each repeat, at most."""
+    median_interval: float = 0.01
+    """Share of the median within which half of its 95 % interval must lie for a repeat to end before the most."""
     repeats: int = 3
-    time_limit: float = 20.0
-    """Seconds of sampling, all repeats together, after which a slow variant has fewer samples than asked for."""
+    fresh_processes: bool = True
+    """Each repeat in a process of its own."""
+    round_calls: int = 10
+    """Calls of the variant, and of the reference, in a paired round."""
+    window: float = 0.5
+    """Seconds of samples between two looks at who else uses the device."""
+    retries: int = 3
+    """Disturbed windows of a repeat that are taken again; those after them count, and mark the row."""
+    time_limit: float = 9.0
+    """Seconds of sampling, the reference and all repeats included; a slow variant then has fewer samples."""
     threads: int = 0
     """CPU threads while measuring; 0: all cores of the node."""
+    strict: bool = False
+    """Refuse what others disturb, instead of marking it: a taken device, a window disturbed to the last retry."""
 
     def __post_init__(self) -> None:
-        check(self.warmup >= 1, "latency warm-up", self.warmup, "1 or more")
-        check(self.repeats >= 1, "latency repeats", self.repeats, "1 or more")
+        for name in ("warmup", "repeats", "round_calls"):
+            check(getattr(self, name) >= 1, f"latency {name.replace('_', ' ')}", getattr(self, name), "1 or more")
         total = self.iterations * self.repeats
         check(total >= 700, "latency samples (iterations x repeats)", total, "700 or more, so that p99 is bounded")
+        most = self.max_iterations
+        check(most >= self.iterations, "latency max iterations", most, f"the iterations ({self.iterations}) or more")
+        check(0 < self.median_interval < 1, "latency median interval", self.median_interval, "between 0 and 1")
+        check(0 < self.window < math.inf, "latency window", self.window, "above 0 seconds")
+        check(self.retries >= 0, "latency retries", self.retries, "0 or more")
         check(0 < self.time_limit < math.inf, "latency time limit", self.time_limit, "above 0 seconds")
         check(self.threads >= 0, "latency threads", self.threads, "0 (all) or more")
 
@@ -271,13 +299,23 @@ class StudyConfig:
     latency_warmup: int = 50
     """Calls before the first latency sample."""
     latency_iterations: int = 500
-    """Latency samples of each repeat."""
+    """Latency samples of each repeat, at least, time permitting."""
+    latency_max_iterations: int = 2000
+    """Latency samples of each repeat, at most."""
     latency_repeats: int = 3
     """Repeats of each latency measurement."""
-    latency_time_limit: float = 20.0
+    latency_fresh_processes: bool = True
+    """Each repeat in a process of its own."""
+    latency_time_limit: float = 9.0
     """Seconds of sampling of a row; a slow variant then has fewer samples, and no p99 where they cannot bound it."""
-    cold_builds: bool = True
-    """Compile each variant with a cache of its own; else both layouts of a precision share one, and half are warm."""
+    latency_threads: int = 0
+    """CPU threads while measuring; 0: all cores of the node."""
+    strict: bool = False
+    """Refuse to measure on a device that others use, instead of waiting for it and marking disturbed rows."""
+    runtimes: tuple[str, ...] | None = None
+    """What runs the models beside the grid of PyTorch variants; None: all. What is not installed becomes a row."""
+    latency_budget_ms: float | None = None
+    """Drop students, before the search, whose fastest variant cannot meet this p50; None: no budget."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device for training and measuring."""
     address: str | None = None
@@ -298,6 +336,8 @@ class StudyConfig:
         check(self.concurrent_trials >= 0, "concurrent trials", self.concurrent_trials, "0 (auto) or more")
         check(len(self.students) >= 1, "students", self.students, "one or more models")
         check(len(set(self.students)) == len(self.students), "students", self.students, "each model once")
+        budget = self.latency_budget_ms
+        check(budget is None or 0 < budget < math.inf, "latency budget", budget, "above 0 milliseconds")
         check(len(self.schedules) >= 1, "schedules", self.schedules, "one or more schedules")
         positive = (_ABOVE_ZERO, 1e308, "two numbers above 0, low to high")
         check_range("learning rate range", self.lr_range, *positive)
@@ -322,12 +362,9 @@ class StudyConfig:
 
     def latency_config(self) -> LatencyConfig:
         """The measurement protocol."""
-        return LatencyConfig(
-            warmup=self.latency_warmup,
-            iterations=self.latency_iterations,
-            repeats=self.latency_repeats,
-            time_limit=self.latency_time_limit,
-        )
+        names = ("warmup", "iterations", "max_iterations", "repeats", "fresh_processes", "time_limit", "threads")
+        values = {name: getattr(self, f"latency_{name}") for name in names}
+        return LatencyConfig(strict=self.strict, **values)
 
     def view_config(self, *, image_size: int = 32, flip_suits_data: bool = True) -> ViewConfig:
         """Augmentation; the data decide what the user did not."""
@@ -363,7 +400,9 @@ PRESETS: dict[str, StudyConfig] = {
     "quick": StudyConfig(
         preset="quick",
         data="digits",
-        students=("resnet_narrow",),  # few kernels: a compiler builds its variants in a third of MobileNetV3's time
+        # sized for 8x8 images, and few kernels: a compiler builds a variant in a fifth of MobileNetV3's time
+        teacher="resnet_narrow",
+        students=("resnet_tiny",),
         num_samples=4,
         teacher_samples=2,
         epochs=5,
@@ -373,10 +412,12 @@ PRESETS: dict[str, StudyConfig] = {
         lr_range=(0.01, 0.1),
         grace_epochs=3,
         latency_iterations=240,
-        latency_time_limit=3.0,
-        cold_builds=False,
+        latency_max_iterations=240,
+        latency_fresh_processes=False,
+        latency_time_limit=4.0,
+        runtimes=("onnxruntime",),
     ),
-    "cpu": StudyConfig(preset="cpu"),
+    "cpu": StudyConfig(preset="cpu", runtimes=("onnxruntime", "openvino")),
     "gpu": StudyConfig(
         preset="gpu", num_samples=32, teacher_samples=4, epochs=60, batch_size=512, latency_iterations=1000
     ),

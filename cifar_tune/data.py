@@ -45,6 +45,10 @@ _DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer
 _BLOCK = 256  # images that a decoding task handles: a task costs more than decoding one small image
 
 
+RANDOM_IMAGES = 256
+"""Images that are made up where no data are given: enough for the check at batch 1."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageData:
     """Images uint8 (N, side, side, 3) and labels int64 (N,), C-contiguous; read-only when they come from Ray."""
@@ -136,6 +140,29 @@ def describe(data: ImageData) -> dict[str, object]:
     parts = {f"{part}_images": len(getattr(data, f"{part}_labels")) for part in ("train", "validation", "test")}
     about = {name: getattr(data, name) for name in ("name", "label", "fingerprint", "skipped")}
     return {**about, "classes": list(data.classes), **parts, "image_size": data.train_images.shape[1]}
+
+
+def random_images(shape: tuple[int, int, int]) -> ImageData:
+    """Made-up images without labels, to measure latency alone: `shape` is channels, height, width."""
+    channels, height, width = shape
+    images = np.random.default_rng(0).integers(0, 256, (RANDOM_IMAGES, height, width, channels), dtype=np.uint8)
+    none, labels = images[:0], np.zeros(0, np.int64)
+    return ImageData(
+        name="random",
+        label="made-up images",
+        classes=(),
+        train_images=none,
+        train_labels=labels,
+        validation_images=none,
+        validation_labels=labels,
+        test_images=images,
+        test_labels=np.zeros(RANDOM_IMAGES, np.int64),
+        mean=(0.5,) * channels,
+        std=(0.25,) * channels,
+        fingerprint="random",
+        skipped=0,
+        flip=False,
+    )
 
 
 def _find(name: str, data_dir: Path) -> Source:

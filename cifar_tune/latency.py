@@ -1,80 +1,289 @@
-"""The measurement protocol (R8): warm up, then time single calls one by one, several repeats.
+"""The measurement protocol (R8, R9): warm up until stable, then time single calls, in rounds beside a reference.
 
-Clock and synchronisation are arguments, so the protocol can be tested against synthetic clocks, and one protocol
-serves every runtime and device. Statistics derive from the raw samples.
+A round is a few calls of the variant and as many of the reference, in random order, so a machine that drifts or is
+shared slows both: their ratio stays. Rounds are taken in windows, and a window during which others used the device
+is taken again. Clock, synchronisation and the watch over the device are arguments, so the protocol is tested against
+synthetic clocks, and one protocol serves every runtime and device. Statistics derive from the raw samples.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import math
 import time
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from cifar_tune.config import LatencyConfig
 
-X = TypeVar("X")
-Y = TypeVar("Y")
+WARMUP_WINDOW = 25
+"""Calls of a warm-up window; the warm-up ends when the medians of three in a row agree (NVIDIA Model Navigator)."""
+STABLE_WINDOWS = 3
+STABLE_SHARE = 0.10
+UNTIMED_CALLS = 2
+"""Calls before the timed ones of a round: the other callable's data and threads are still in the way."""
+CONFIDENCE = 0.99
+"""Confidence of the order-statistic bound on a percentile (MLPerf LoadGen)."""
+BOOTSTRAP_DRAWS = 1000
 
-P99_SAMPLES = 662
-"""Samples needed to bound p99 with 99 % confidence (MLPerf LoadGen's order-statistic rule)."""
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timed:
+    """Something to time: a call on inputs that are taken in turn, and how to wait for the device."""
+
+    call: Callable[[Any], Any]
+    inputs: Sequence[Any]
+    synchronize: Callable[[], object] = lambda: None
+    keep: Callable[[Any], object] = lambda _: None
+    """Given each answer, warm-up included, outside of the timed part."""
+    scope: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
+    """Entered around each run of calls, outside of the timed part: autocast, no grad."""
+
+
+class Watch(Protocol):
+    """Looks after the device while a window of samples is taken."""
+
+    def start(self) -> None:
+        """A window begins."""
+        ...
+
+    def disturbed(self) -> bool:
+        """The window has ended: whether others used the device meanwhile."""
+        ...
+
+
+class NoWatch:
+    """Never disturbed."""
+
+    def start(self) -> None:
+        """Nothing to note."""
+
+    def disturbed(self) -> bool:
+        """False."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Repeat:
+    """One repeat of a measurement: milliseconds, in the order in which they were taken."""
+
+    samples_ms: list[float]
+    reference_ms: list[float]
+    """As many as samples, in rounds of the same size; empty without a reference."""
+    settled: bool
+    """Whether the warm-up became stable, as far as the machine's unrest lets that be seen."""
+    windows: int
+    """Windows kept."""
+    discarded: int
+    """Windows taken again because others used the device."""
+    contended: int
+    """Windows kept although others used the device: the limit of repetitions was reached."""
 
 
 def measure(
-    call: Callable[[X], Y],
-    inputs: Sequence[X],
+    variant: Timed,
+    reference: Timed | None,
     config: LatencyConfig,
+    rng: np.random.Generator,
     *,
+    repeats: int = 1,
     clock: Callable[[], float] = time.perf_counter,
-    synchronize: Callable[[], object] = lambda: None,
-    keep: Callable[[Y], object] = lambda _: None,
-) -> list[list[float]]:
-    """Host-to-host milliseconds of single calls: `config.repeats` lists of at most `config.iterations` samples.
+    watch: Watch | None = None,
+) -> list[Repeat]:
+    """Host-to-host milliseconds of single calls of the variant, in rounds beside the reference.
 
-    Calls take the inputs in turn, warm-up included. Each sample runs from before the call to after `synchronize`,
-    which must return only when the device is done; `keep` is given each answer, warm-up included, outside of the
-    timed part. A repeat ends early, with one sample at least, when its share of `config.time_limit` is used up.
+    Each sample runs from before a call to after `synchronize`, which must return only when the device is done. A
+    repeat ends with `config.iterations` samples if the confidence interval of their median is within
+    `config.median_interval` by then, else with `config.max_iterations`, or when its share of `config.time_limit` is
+    used up, with one round at least.
+
+    Args:
+        repeats: how many of the `config.repeats` are taken here, after one warm-up.
     """
-    turn = itertools.cycle(inputs)
-    for _ in range(config.warmup):
-        keep(call(next(turn)))
-    synchronize()
-
-    def sample() -> float:
-        given = next(turn)
-        started = clock()
-        answer = call(given)
-        synchronize()
-        elapsed_ms = (clock() - started) * 1e3
-        keep(answer)
-        return elapsed_ms
-
-    return [_one_repeat(sample, config) for _ in range(config.repeats)]
+    timers = [_Timer(t, clock) for t in (variant, reference) if t is not None]
+    stable = [_warm_up(timer, config) for timer in timers]
+    # where not even the reference is stable, it is the machine that does not settle
+    settled = stable[0] or not all(stable[1:])
+    return [_repeat(timers, config, rng, watch or NoWatch(), settled) for _ in range(repeats)]
 
 
-def _one_repeat(sample: Callable[[], float], config: LatencyConfig) -> list[float]:
-    samples: list[float] = []
-    left_ms = config.time_limit * 1e3 / config.repeats
-    while len(samples) < config.iterations and left_ms > 0:
-        samples.append(sample())
-        left_ms -= samples[-1]
-    return samples
+def _repeat(
+    timers: Sequence[_Timer], config: LatencyConfig, rng: np.random.Generator, watch: Watch, settled: bool
+) -> Repeat:
+    taken: list[list[float]] = [[] for _ in timers]
+    windows = discarded = contended = 0
+    left_ms = _share_ms(config)
+    while not _enough(taken[0], config) and left_ms > 0:
+        watch.start()
+        window = _window(timers, config, min(left_ms, config.window * 1e3), config.max_iterations - len(taken[0]), rng)
+        disturbed = watch.disturbed()
+        left_ms -= sum(map(sum, window))
+        if disturbed and discarded < config.retries and left_ms > 0:
+            discarded += 1
+            continue
+        windows += 1
+        contended += disturbed
+        for all_samples, samples in zip(taken, window, strict=True):
+            all_samples += samples
+    return Repeat(
+        samples_ms=taken[0],
+        reference_ms=taken[1] if len(taken) > 1 else [],
+        settled=settled,
+        windows=windows,
+        discarded=discarded,
+        contended=contended,
+    )
+
+
+def _share_ms(config: LatencyConfig) -> float:
+    """Milliseconds of sampling that a repeat may take."""
+    return config.time_limit * 1e3 / config.repeats
+
+
+class _Timer:
+    """Times calls of one thing, one by one."""
+
+    def __init__(self, timed: Timed, clock: Callable[[], float]) -> None:
+        turn = itertools.cycle(timed.inputs)
+        call, synchronize, keep = timed.call, timed.synchronize, timed.keep
+
+        def sample() -> float:
+            given = next(turn)
+            started = clock()
+            answer = call(given)
+            synchronize()
+            elapsed = clock() - started
+            keep(answer)
+            return elapsed * 1e3
+
+        self._sample, self._scope = sample, timed.scope
+
+    def samples(self, count: int) -> list[float]:
+        """Milliseconds of `count` calls, after some that are not counted: they find the caches full of other data."""
+        with self._scope():
+            for _ in range(UNTIMED_CALLS):
+                self._sample()
+            return [self._sample() for _ in range(count)]
+
+
+def _warm_up(timer: _Timer, config: LatencyConfig) -> bool:
+    """Call until stable, at least `config.warmup` times and at most ten times that; whether it became stable."""
+    medians: list[float] = []
+    spent_ms, limit_ms = 0.0, _share_ms(config) / 2
+    for calls in itertools.count(WARMUP_WINDOW, WARMUP_WINDOW):
+        window = timer.samples(WARMUP_WINDOW)
+        spent_ms += sum(window)
+        medians.append(float(np.median(window)))
+        last = medians[-STABLE_WINDOWS:]
+        stable = len(last) == STABLE_WINDOWS and max(last) - min(last) <= STABLE_SHARE * min(last)
+        if calls >= config.warmup and (stable or calls >= 10 * config.warmup or spent_ms >= limit_ms):
+            return stable
+    raise AssertionError("unreachable")
+
+
+def _window(
+    timers: Sequence[_Timer], config: LatencyConfig, limit_ms: float, most: int, rng: np.random.Generator
+) -> list[list[float]]:
+    """Rounds until `limit_ms` of calls or `most` samples of each: a list of samples for each timer."""
+    taken: list[list[float]] = [[] for _ in timers]
+    while not taken[0] or (sum(map(sum, taken)) < limit_ms and len(taken[0]) < most):
+        for i in rng.permutation(len(timers)):
+            taken[i] += timers[i].samples(config.round_calls)
+    return taken
+
+
+def _enough(samples: Sequence[float], config: LatencyConfig) -> bool:
+    if len(samples) < config.iterations:
+        return False
+    if len(samples) >= config.max_iterations:
+        return True
+    low, high = median_interval(samples)
+    return (high - low) / 2 <= config.median_interval * float(np.median(samples))
+
+
+def median_interval(samples: Sequence[float]) -> tuple[float, float]:
+    """95 % confidence interval of the median from order statistics; no distribution is assumed."""
+    ordered = np.sort(np.asarray(samples, dtype=np.float64))
+    half = 0.5 * 1.96 * math.sqrt(len(ordered))
+    low = max(0, math.floor(len(ordered) / 2 - half))
+    high = min(len(ordered) - 1, math.ceil(len(ordered) / 2 + half))
+    return float(ordered[low]), float(ordered[high])
+
+
+def percentile_bound(samples: Sequence[float], percentile: float) -> float | None:
+    """Upper bound, with 99 % confidence, of a percentile: an order statistic; None where too few samples bound it.
+
+    As in MLPerf LoadGen one sample at least must lie above the bound, so p90 needs 64 samples, p95 130, p99 662.
+    """
+    beyond = _samples_beyond(len(samples), 1 - percentile / 100)
+    if beyond < 1:
+        return None
+    return float(np.sort(np.asarray(samples, dtype=np.float64))[len(samples) - 1 - beyond])
+
+
+def _samples_beyond(count: int, share: float) -> int:
+    """Most k with P(Binomial(count, share) <= k) <= 1 - CONFIDENCE; -1 where not even 0 holds."""
+    probability, cumulative, k = (1 - share) ** count, 0.0, 0
+    while True:
+        cumulative += probability
+        if cumulative > 1 - CONFIDENCE:
+            return k - 1
+        probability *= (count - k) / (k + 1) * share / (1 - share)
+        k += 1
 
 
 def statistics(samples_ms: Sequence[Sequence[float]]) -> dict[str, float | None]:
-    """mean, p50, p95, p99, std and run-to-run spread of the pooled samples, as LatencyRecord fields.
-
-    Percentiles that the sample count cannot bound are None.
-    """
+    """Statistics of the pooled samples as fields of LatencyRecord; percentiles that are not bounded are None."""
     pooled = np.concatenate([np.asarray(repeat, dtype=np.float64) for repeat in samples_ms])
     medians = [float(np.median(repeat)) for repeat in samples_ms]
+    low, high = median_interval(pooled.tolist())
+    bounds = {p: percentile_bound(pooled.tolist(), p) for p in (95, 99)}
+    tails = {p: None if bound is None else float(np.percentile(pooled, p)) for p, bound in bounds.items()}
     return {
         "mean_ms": float(pooled.mean()),
         "p50_ms": float(np.percentile(pooled, 50)),
-        "p95_ms": float(np.percentile(pooled, 95)),
-        "p99_ms": float(np.percentile(pooled, 99)) if len(pooled) >= P99_SAMPLES else None,
+        "p50_low_ms": low,
+        "p50_high_ms": high,
+        "p95_ms": tails[95],
+        "p95_bound_ms": bounds[95],
+        "p99_ms": tails[99],
+        "p99_bound_ms": bounds[99],
         "std_ms": float(pooled.std(ddof=1)),
         "spread": (max(medians) - min(medians)) / min(medians),
     }
+
+
+def paired_speedup(
+    samples_ms: Sequence[Sequence[float]],
+    reference_ms: Sequence[Sequence[float]],
+    round_calls: int,
+    rng: np.random.Generator,
+) -> tuple[float, float, float]:
+    """Median over the rounds of (reference / variant), with its 95 % bootstrap interval.
+
+    A round's figure is the median of its calls. A draw resamples the repeats, then the rounds within each, so that
+    what differs from process to process widens the interval.
+    """
+    ratios = [_round_ratios(v, r, round_calls) for v, r in zip(samples_ms, reference_ms, strict=True)]
+    draws = np.sort([np.median(np.concatenate(list(_draw(ratios, rng)))) for _ in range(BOOTSTRAP_DRAWS)])
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(np.median(np.concatenate(ratios))), float(low), float(high)
+
+
+def _round_ratios(samples: Sequence[float], reference: Sequence[float], round_calls: int) -> Floats:
+    def medians(values: Sequence[float]) -> Floats:
+        return np.median(np.asarray(values, dtype=np.float64).reshape(-1, round_calls), axis=1)
+
+    return medians(reference) / medians(samples)
+
+
+def _draw(ratios: Sequence[Floats], rng: np.random.Generator) -> Iterator[Floats]:
+    for i in rng.integers(len(ratios), size=len(ratios)):
+        yield ratios[i][rng.integers(len(ratios[i]), size=len(ratios[i]))]

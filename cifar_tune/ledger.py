@@ -44,8 +44,8 @@ class Ledger:
         self._put(record, f"{record.trial_id}--{record.variant}")
 
     def put_build(self, record: BuildRecord) -> None:
-        """One compilation."""
-        self._put(record, f"{record.model}--{record.variant}")
+        """One compilation of an architecture, or one export of a trial's weights."""
+        self._put(record, f"{(record.trial_id or record.model).replace(':', '.')}--{record.variant}")
 
     def _put(self, record: Any, key: str) -> None:
         write_records(self._folder(type(record)) / f"{key}.parquet", type(record), [record])

@@ -7,28 +7,30 @@ and has computed nothing: a fresh state costs milliseconds instead of the second
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import multiprocessing
 import os
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from cifar_tune.config import LatencyConfig, Variant
+from cifar_tune.config import REFERENCE, LatencyConfig, Variant
 from cifar_tune.data import ImageData
-from cifar_tune.device import CONTENDED_CORES, ForeignLoad, environment, usable_cpus
-from cifar_tune.latency import measure, statistics
-from cifar_tune.models import build_model, count_parameters
+from cifar_tune.device import DeviceTakenError, DeviceWatch, environment, pin_to_cores, usable_cpus
+from cifar_tune.latency import Repeat, Timed, measure, paired_speedup, statistics
+from cifar_tune.models import count_parameters, load_weights, make_model
 from cifar_tune.records import BuildRecord, EvaluationRecord, LatencyRecord, LatencyStage, LatencyStatus
-from cifar_tune.runtimes import RUNTIMES, Runnable, UnsupportedError
-from cifar_tune.teacher import load_model
+from cifar_tune.runtimes import RUNTIMES, Runnable, Source, UnsupportedError
 from cifar_tune.training import predict
 from cifar_tune.views import Batcher
 
@@ -43,19 +45,26 @@ BATCH1_MAXIMUM_ERROR = 0.1
 Classes would not do: half precision turns the near-ties of a badly trained model, and rightly so. Its rounding
 stays near 0.01; other weights, or a wrong kernel, give about 1.
 """
+EVENT_SAMPLES = 100
+"""Calls timed between events on a GPU, beside the host's clock."""
 PRELOADED = ["cifar_tune.measurement", "torch._inductor.compile_fx", "cifar_tune.runtimes.probe", "ray"]
 """What the server of fresh processes imports. Ray is not used there; the main module of its workers imports it."""
 
 
+class DisturbedError(RuntimeError):
+    """Others used the device to the last retry, and the user asked to refuse that."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Subject:
-    """A trained model whose variants are measured."""
+    """A model whose variants are measured."""
 
     trial_id: str
     model: str
+    """A registered name, or `module:function` of the user's own."""
     arm: str
-    checkpoint: str
-    """Absolute path."""
+    checkpoint: str | None
+    """Absolute path; None: random weights."""
     checkpoint_sha256: str
     classes: int
 
@@ -67,12 +76,12 @@ class GridSettings:
     run: str
     device: str
     threads: int
-    """CPU threads of an evaluation."""
+    """CPU threads of an evaluation or a build."""
     latency: LatencyConfig
-    compile_cache: str
-    """Folder for the compiler's caches."""
-    cold_builds: bool
-    image_size: int
+    cache: str
+    """Folder for compiler caches and artifacts, on the node that measures."""
+    input_shape: tuple[int, int, int]
+    """Channels, height, width."""
 
     @property
     def measurement_threads(self) -> int:
@@ -80,14 +89,21 @@ class GridSettings:
         return self.latency.threads or usable_cpus()
 
 
+# --- failures ---------------------------------------------------------------------------------------------------
+
+
 def failure(error: BaseException) -> str:
     """An exception in one line, for a row."""
+    if isinstance(error, BrokenProcessPool):
+        return "the process died: out of memory, or a crash in native code"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:500]
 
 
 def failed_status(error: BaseException) -> LatencyStatus:
-    """Whether a variant cannot run here, or failed."""
+    """Whether a variant cannot run here, was refused, or failed."""
+    if isinstance(error, (DisturbedError, DeviceTakenError)):
+        return "skipped"
     return "unsupported" if isinstance(error, UnsupportedError) else "failed"
 
 
@@ -102,21 +118,68 @@ def in_fresh_process(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
         return pool.submit(function, *args, **kwargs).result()
 
 
-def make_runnable(subject: Subject, variant: Variant, device: str) -> Runnable:
-    """The trained model as the variant runs it."""
-    model = load_model(subject.model, subject.classes, subject.checkpoint)
-    return RUNTIMES[variant.runtime](model, variant, device)
+# --- from a subject to a callable -------------------------------------------------------------------------------
 
 
-def evaluation(subject: Subject, variant: Variant, data: ImageData, device: str, threads: int) -> EvaluationRecord:
-    """The answers of one model, precision and layout on the test set."""
-    torch.set_num_threads(threads)
-    runnable = make_runnable(subject, variant, device)
-    batcher = Batcher(data.test_images, data.mean, data.std, device)
+def load_subject(subject: Subject) -> nn.Module:
+    """The model with its weights, in eval mode. ValueError says what does not fit."""
+    model = make_model(subject.model, subject.classes)
+    if subject.checkpoint is not None:
+        load_weights(model, Path(subject.checkpoint))
+    return model.eval()
+
+
+def make_source(model: nn.Module, subject: Subject, variant: Variant, settings: GridSettings, threads: int) -> Source:
+    """What a runtime needs to know."""
+    return Source(
+        model=model,
+        variant=variant,
+        device=settings.device,
+        example=torch.zeros(1, *settings.input_shape, device=settings.device),
+        threads=1 if variant.single_thread else threads,
+        folder=artifact_folder(settings, subject, variant),
+    )
+
+
+def artifact_folder(settings: GridSettings, subject: Subject, variant: Variant) -> Path:
+    """Where the artifact of these weights and this variant lies."""
+    return Path(settings.cache, "artifacts", subject.checkpoint_sha256[:16], variant.built.name)
+
+
+def use_compile_cache(settings: GridSettings, model: str, variant: Variant) -> bool:
+    """Point inductor at the cache of this model and variant, its own; whether it is empty, so that a build is cold."""
+    import torch._inductor.config as inductor
+
+    name = model.replace(":", "-")
+    folder = Path(settings.cache, "inductor", f"{name}-{variant.name}")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+    # builds run beside each other, one a core: a pool of compilers in each would only wait
+    inductor.compile_threads = 1
+    return not folder.exists()
+
+
+# --- evaluation -------------------------------------------------------------------------------------------------
+
+
+def evaluation(subject: Subject, variant: Variant, data: ImageData, settings: GridSettings) -> EvaluationRecord:
+    """The answers of one model, runtime, precision and layout on the test set.
+
+    PyTorch's eager variants answer in large batches, all others image by image: they are made for one.
+    """
+    torch.set_num_threads(settings.threads)
+    source = make_source(load_subject(subject), subject, variant, settings, settings.threads)
+    runnable = RUNTIMES[variant.runtime].load(source)
+    batcher = Batcher(data.test_images, data.mean, data.std, settings.device)
     with runnable.scope():
-        logits = predict(
-            lambda images: runnable.call(runnable.prepare_input(images)), batcher, variant.precision, device
-        )
+        if variant.runtime == "torch":
+            logits = predict(
+                lambda images: runnable.call(runnable.prepare_input(images)),
+                batcher,
+                variant.precision,
+                settings.device,
+            )
+        else:
+            logits = answers(runnable, batcher, len(data.test_images))
     predictions = logits.argmax(1).cpu().numpy()
     correct = predictions == data.test_labels
     return EvaluationRecord(
@@ -130,35 +193,60 @@ def evaluation(subject: Subject, variant: Variant, data: ImageData, device: str,
     )
 
 
-def use_compile_cache(settings: GridSettings, model: str, variant: Variant) -> Path:
-    """Point inductor at the cache of this model and variant; returns its folder.
-
-    A cache of its own makes a compile time cold; sharing it between the layouts of a precision makes builds faster.
-    """
-    import torch._inductor.config as inductor
-
-    shared = variant if settings.cold_builds else dataclasses.replace(variant, channels_last=False)
-    folder = Path(settings.compile_cache, f"{model}-{shared.name}")
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
-    # builds run beside each other, one a core: a pool of compilers in each would only wait
-    inductor.compile_threads = 1
-    return folder
+def answers(runnable: Runnable, batcher: Batcher, images: int) -> Tensor:
+    """Logits of the first images, one by one: float32 (images, classes)."""
+    kept: list[Tensor] = []
+    for i in range(images):
+        logits = runnable.call(runnable.prepare_input(batcher.plain(i, i + 1)))
+        runnable.synchronize()
+        kept.append(logits.float().clone())  # some runtimes overwrite their answer
+    return torch.cat(kept)
 
 
-def build(model: str, classes: int, variant: Variant, settings: GridSettings) -> BuildRecord:
-    """Compile an architecture, with random weights, for a variant at batch 1."""
-    folder = use_compile_cache(settings, model, variant)
-    cold = not folder.exists()
+# --- builds -----------------------------------------------------------------------------------------------------
+
+
+def compiled(subject: Subject, variant: Variant, settings: GridSettings) -> BuildRecord:
+    """Compile an architecture, whatever its weights, for a torch.compile variant at batch 1."""
+    cold = use_compile_cache(settings, subject.model, variant)
     # inductor writes the thread count into its kernels: another one than the measurement's would miss the cache
     torch.set_num_threads(settings.measurement_threads)
-    runnable = RUNTIMES[variant.runtime](build_model(model, classes), variant, settings.device)
-    image = torch.randn(1, 3, settings.image_size, settings.image_size).to(settings.device)
-    started = time.perf_counter()
+    model = make_model(subject.model, subject.classes).eval()
+    source = make_source(model, subject, variant, settings, settings.measurement_threads)
+    started, clock = time.time(), time.perf_counter()
+    runnable = RUNTIMES[variant.runtime].load(source)
     with runnable.scope():
-        runnable.call(runnable.prepare_input(image))
+        runnable.call(runnable.prepare_input(source.example))
         runnable.synchronize()
-    seconds = time.perf_counter() - started
-    return BuildRecord(model=model, variant=variant.name, status="ok", compile_seconds=seconds, compile_cold=cold)
+    return _built(subject, variant, started, clock, cold=cold)
+
+
+def exported(subject: Subject, variant: Variant, settings: GridSettings) -> BuildRecord:
+    """Write the artifact of a subject's weights for a runtime that has one."""
+    export = RUNTIMES[variant.runtime].export
+    assert export is not None, f"{variant.runtime} has no artifact"
+    cold = use_compile_cache(settings, subject.trial_id, variant)
+    torch.set_num_threads(settings.measurement_threads)
+    source = make_source(load_subject(subject), subject, variant, settings, settings.measurement_threads)
+    shutil.rmtree(source.folder, ignore_errors=True)
+    source.folder.mkdir(parents=True)
+    started, clock = time.time(), time.perf_counter()
+    export(source)
+    return dataclasses.replace(_built(subject, variant, started, clock, cold=cold), trial_id=subject.trial_id)
+
+
+def _built(subject: Subject, variant: Variant, started: float, clock: float, *, cold: bool) -> BuildRecord:
+    return BuildRecord(
+        model=subject.model,
+        variant=variant.name,
+        status="ok",
+        compile_seconds=time.perf_counter() - clock,
+        compile_cold=cold,
+        started_at=started,
+    )
+
+
+# --- measurement ------------------------------------------------------------------------------------------------
 
 
 def latency_skeleton(
@@ -176,64 +264,174 @@ def latency_skeleton(
         variant=variant.name,
         **dataclasses.asdict(variant),
         status="failed",
-        checkpoint_mb=Path(subject.checkpoint).stat().st_size / 1e6,
+        checkpoint_mb=Path(subject.checkpoint).stat().st_size / 1e6 if subject.checkpoint else None,
         environment=environment(settings.device),
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """What one process measured."""
+
+    repeats: list[Repeat]
+    batch1_agreement: float
+    load_seconds: float
+    device_ms: float | None
+    artifact_mb: float
+    parameters: int
+    cores: str
+    evidence: dict[str, Any]
+
+
 def measured(
-    skeleton: LatencyRecord, subject: Subject, variant: Variant, settings: GridSettings, data: ImageData
+    skeleton: LatencyRecord,
+    subject: Subject,
+    variant: Variant,
+    settings: GridSettings,
+    data: ImageData,
+    fallback: str | None = None,
 ) -> LatencyRecord:
-    """The row with its measurements, accuracy aside; `data` need hold but the first test images.
+    """The row with its measurements, accuracy aside; each repeat in a fresh process, or all in one.
+
+    R12: with `fallback`, the reason why torch.compile cannot be used, or where its timing does not settle, TorchScript
+    is measured in its place, and the row says so.
+
+    Args:
+        data: need hold but the first test images.
+    """
+    if fallback is not None:
+        instead = dataclasses.replace(variant, runtime="torchscript", compile="none")
+        row = measured(skeleton, subject, instead, settings, data)
+        return dataclasses.replace(row, status="fallback", error=f"{fallback}; TorchScript was measured instead")
+    protocol = settings.latency
+    counts = [1] * protocol.repeats if protocol.fresh_processes else [protocol.repeats]
+    parts = [in_fresh_process(measure_here, subject, variant, settings, data, count) for count in counts]
+    if variant.compile != "none" and not all(r.settled for part in parts for r in part.repeats):
+        return measured(skeleton, subject, variant, settings, data, "the timing of torch.compile does not settle")
+    return summary(skeleton, parts, settings)
+
+
+def summary(skeleton: LatencyRecord, parts: Sequence[Measured], settings: GridSettings) -> LatencyRecord:
+    """The row of one or more measured processes; of evidence the worst is kept."""
+    repeats = [repeat for part in parts for repeat in part.repeats]
+    samples, reference = [r.samples_ms for r in repeats], [r.reference_ms for r in repeats]
+    speedup, low, high = paired_speedup(samples, reference, settings.latency.round_calls, np.random.default_rng(0))
+    worst: dict[str, Any] = {}
+    for name in parts[0].evidence:
+        seen = [part.evidence[name] for part in parts if part.evidence[name] is not None]
+        worst[name] = (min if name == "gpu_clock_mhz" else max)(seen) if seen else None
+    return dataclasses.replace(
+        skeleton,
+        status="ok",
+        batch1_agreement=min(part.batch1_agreement for part in parts),
+        samples_ms=samples,
+        reference_ms=reference,
+        round_calls=settings.latency.round_calls,
+        **statistics(samples),
+        settled=all(r.settled for r in repeats),
+        device_ms=parts[0].device_ms,
+        load_seconds=float(np.median([part.load_seconds for part in parts])),
+        artifact_mb=parts[0].artifact_mb,
+        parameters=parts[0].parameters,
+        speedup=speedup,
+        speedup_low=low,
+        speedup_high=high,
+        contended=any(r.contended for r in repeats),
+        windows=sum(r.windows for r in repeats),
+        windows_discarded=sum(r.discarded for r in repeats),
+        threads=1 if skeleton.single_thread else settings.measurement_threads,
+        cores=parts[0].cores,
+        **worst,
+    )
+
+
+def measure_here(subject: Subject, variant: Variant, settings: GridSettings, data: ImageData, repeats: int) -> Measured:
+    """Measure in this process, which is pinned to the measurement's cores.
 
     Raises RuntimeError where the callable does not answer at batch 1 as the same weights do at a large batch.
     """
+    cores = pin_to_cores(settings.measurement_threads)
     torch.set_num_threads(settings.measurement_threads)
     if variant.compile != "none":
         use_compile_cache(settings, subject.model, variant)
     started = time.perf_counter()
-    model = load_model(subject.model, subject.classes, subject.checkpoint)
+    model = load_subject(subject)
     parameters = count_parameters(model)
-    runnable = RUNTIMES[variant.runtime](model, variant, settings.device)
-    batcher = Batcher(data.test_images, data.mean, data.std, settings.device)
-    images = [runnable.prepare_input(batcher.plain(i, i + 1)) for i in range(len(data.test_images))]
+    eager = copy.deepcopy(model)
+    source = make_source(model, subject, variant, settings, settings.measurement_threads)
+    runnable = RUNTIMES[variant.runtime].load(source)
     with runnable.scope():
-        runnable.call(images[0])
+        runnable.call(runnable.prepare_input(source.example))
         runnable.synchronize()
-        load_seconds = time.perf_counter() - started
-        kept: list[Tensor] = []
-        load = ForeignLoad()
-        samples = measure(
-            runnable.call,
-            images,
-            settings.latency,
-            synchronize=runnable.synchronize,
-            keep=lambda answer: kept.append(answer.float()) if len(kept) < len(images) else None,
-        )
-        foreign = load.cores()
-        kept += [runnable.call(image).float() for image in images[len(kept) :]]  # where the time limit came first
-    answers = torch.cat(kept)
-    expected = _large_batch_logits(len(answers), subject, variant, batcher, settings.device)
-    error = float((answers - expected).norm() / expected.norm())
-    if not error <= BATCH1_MAXIMUM_ERROR:
-        raise RuntimeError(f"logits at batch 1 differ from those at a large batch by {error:.1%}")
-    return dataclasses.replace(
-        skeleton,
-        status="ok",
-        batch1_agreement=float((answers.argmax(1) == expected.argmax(1)).float().mean()),
-        samples_ms=samples,
-        **statistics(samples),
+    load_seconds = time.perf_counter() - started
+    reference = RUNTIMES["torch"].load(
+        make_source(copy.deepcopy(eager), subject, REFERENCE, settings, settings.measurement_threads)
+    )
+
+    batcher = Batcher(data.test_images, data.mean, data.std, settings.device)
+    images = [batcher.plain(i, i + 1) for i in range(len(data.test_images))]
+    kept: list[Tensor] = []
+
+    def keep(answer: Tensor) -> None:
+        if len(kept) < len(images):
+            kept.append(answer.float().clone())
+
+    timed = as_timed(runnable, images, keep)
+    watch = DeviceWatch(settings.device)
+    rng = np.random.default_rng()
+    taken = measure(timed, as_timed(reference, images), settings.latency, rng, repeats=repeats, watch=watch)
+    if settings.latency.strict and any(repeat.contended for repeat in taken):
+        foreign = watch.evidence()["foreign_cpu"]
+        raise DisturbedError(f"others used the device to the last retry ({foreign:.1f} cores)")
+    with runnable.scope():
+        while len(kept) < len(images):  # where the time limit came first
+            keep(runnable.call(runnable.prepare_input(images[len(kept)])))
+        device_ms = event_ms(lambda: runnable.call(timed.inputs[0])) if settings.device == "cuda" else None
+    return Measured(
+        repeats=taken,
+        batch1_agreement=_agreement_at_batch1(torch.cat(kept), eager, subject, variant, settings, batcher),
         load_seconds=load_seconds,
-        artifact_mb=runnable.weights_mb,
+        device_ms=device_ms,
+        artifact_mb=runnable.artifact_mb,
         parameters=parameters,
-        contended=foreign > CONTENDED_CORES,
-        foreign_cpu=foreign,
-        threads=settings.measurement_threads,
+        cores=",".join(map(str, cores)),
+        evidence=watch.evidence(),
     )
 
 
-def _large_batch_logits(images: int, subject: Subject, variant: Variant, batcher: Batcher, device: str) -> Tensor:
-    """What the same weights, precision and layout answer at a large batch, not compiled: float32 (images, classes)."""
-    runnable = make_runnable(subject, variant.eager, device)
+def as_timed(runnable: Runnable, images: Sequence[Tensor], keep: Callable[[Tensor], object] = lambda _: None) -> Timed:
+    """A runnable on images as what the protocol times."""
+    return Timed(
+        call=runnable.call,
+        inputs=[runnable.prepare_input(image) for image in images],
+        synchronize=runnable.synchronize,
+        keep=keep,
+        scope=runnable.scope,
+    )
+
+
+def event_ms(call: Callable[[], object]) -> float:
+    """Median milliseconds between two events around a call on the GPU: the host's share is left out."""
+    times: list[float] = []
+    for _ in range(EVENT_SAMPLES):
+        before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        before.record()
+        call()
+        after.record()
+        after.synchronize()
+        times.append(before.elapsed_time(after))
+    return float(np.median(times))
+
+
+def _agreement_at_batch1(
+    answered: Tensor, eager: nn.Module, subject: Subject, variant: Variant, settings: GridSettings, batcher: Batcher
+) -> float:
+    """Share of images given the class that the same weights, precision and layout give at a large batch."""
+    at_once = variant.evaluated if variant.runtime == "torch" else REFERENCE
+    runnable = RUNTIMES["torch"].load(make_source(eager, subject, at_once, settings, settings.measurement_threads))
     with runnable.scope():
-        return runnable.call(runnable.prepare_input(batcher.plain(0, images))).float()
+        expected = runnable.call(runnable.prepare_input(batcher.plain(0, len(answered)))).float()
+    error = float((answered - expected).norm() / expected.norm())
+    if not error <= BATCH1_MAXIMUM_ERROR:
+        raise RuntimeError(f"logits at batch 1 differ from those at a large batch by {error:.1%}")
+    return float((answered.argmax(1) == expected.argmax(1)).float().mean())

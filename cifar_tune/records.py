@@ -15,7 +15,7 @@ from cifar_tune.config import Compile, Precision
 
 Stage = Literal["teacher", "plain", "distill", "final"]
 TrialStatus = Literal["ok", "pruned", "failed"]
-LatencyStage = Literal["grid", "confirm"]
+LatencyStage = Literal["grid", "confirm", "budget"]
 LatencyStatus = Literal["ok", "fallback", "unsupported", "failed", "skipped"]
 
 
@@ -117,6 +117,7 @@ class LatencyRecord:
     precision: Precision
     compile: Compile
     channels_last: bool
+    single_thread: bool
     status: LatencyStatus
     error: str | None = None
     test_accuracy: float | None = None
@@ -130,31 +131,74 @@ class LatencyRecord:
     samples_ms: list[list[float]] | None = None
     """Raw samples, a list per repeat."""
     reference_ms: list[list[float]] | None = None
-    """Raw samples of FP32 eager of the same weights in the same process, a list per repeat."""
+    """Raw samples of FP32 eager of the same weights in the same process, a list per repeat, in the same rounds."""
+    round_calls: int | None = None
+    """Calls of a round: samples i * round_calls to (i + 1) * round_calls are round i, of variant and reference."""
     mean_ms: float | None = None
     p50_ms: float | None = None
+    p50_low_ms: float | None = None
+    """Lower end of the 95 % confidence interval of the median."""
+    p50_high_ms: float | None = None
+    """Upper end of it."""
     p95_ms: float | None = None
+    """None where the samples cannot bound it: fewer than 130."""
+    p95_bound_ms: float | None = None
+    """Upper bound of p95 with 99 % confidence, an order statistic."""
     p99_ms: float | None = None
+    """None where the samples cannot bound it: fewer than 662."""
+    p99_bound_ms: float | None = None
+    """Upper bound of p99 with 99 % confidence, an order statistic."""
     std_ms: float | None = None
     spread: float | None = None
     """Run-to-run spread: (largest - smallest) / smallest median of the repeats."""
+    settled: bool | None = None
+    """Whether the warm-up became stable in each repeat."""
+    device_ms: float | None = None
+    """Median time between events on the GPU, beside the host's clock; None on CPU."""
     compile_seconds: float | None = None
-    """Compilation of a batch-1 callable, outside the latency; None for eager variants."""
+    """Compilation or export of a batch-1 callable, outside the latency; None where there is none."""
     compile_cold: bool | None = None
     """Whether compile_seconds began with an empty cache."""
+    compile_beside: int | None = None
+    """Most builds that ran beside this one, on the same cores."""
     load_seconds: float | None = None
     """From weights on disk to the first answer, in the process that measured, caches warm."""
     artifact_mb: float | None = None
-    """Weights as this variant holds them in memory."""
+    """What this variant deploys: its file, or its weights as held in memory."""
     checkpoint_mb: float | None = None
     parameters: int | None = None
     speedup: float | None = None
-    """Median of the reference divided by the median of this variant, both from this row."""
+    """Median over the paired rounds of FP32 eager of the same weights divided by this variant."""
+    speedup_low: float | None = None
+    """Lower end of its 95 % bootstrap interval."""
+    speedup_high: float | None = None
+    """Upper end of it."""
     contended: bool | None = None
-    """Whether other processes used the processor while this was measured."""
+    """Whether others used the device in a window that was kept, after the limit of repetitions."""
+    windows: int | None = None
+    """Windows of samples that were kept."""
+    windows_discarded: int | None = None
+    """Windows taken again because others used the device."""
     foreign_cpu: float | None = None
-    """Cores used by other processes, on average, while this was measured."""
+    """Cores used by other processes, steal included, in the worst window."""
+    steal_cpu: float | None = None
+    """Cores taken by the hypervisor in the worst window."""
+    load_average: float | None = None
+    """Of one minute, at the end, this measurement included."""
+    gpu_processes: int | None = None
+    """Other processes on the GPU, the most seen; None: no GPU, or NVML is not at hand. So below."""
+    gpu_throttled: bool | None = None
+    """Whether heat, power or hardware protection held the clock down."""
+    gpu_clock_mhz: int | None = None
+    """Lowest seen."""
+    gpu_temperature: int | None = None
+    """Degrees Celsius, highest seen."""
+    gpu_power_w: float | None = None
+    """Watts, highest seen."""
+    cores: str | None = None
+    """Logical cores to which the measuring process was pinned."""
     threads: int | None = None
+    """CPU threads of the variant; its reference had all."""
     environment: Environment
 
 
@@ -164,7 +208,7 @@ class EvaluationRecord:
 
     trial_id: str
     variant: str
-    """Name of the eager variant."""
+    """The eager variant, or the variant itself where its runtime answers the whole test set."""
     status: LatencyStatus
     error: str | None = None
     test_accuracy: float | None = None
@@ -183,8 +227,12 @@ class BuildRecord:
     variant: str
     status: LatencyStatus
     error: str | None = None
+    trial_id: str | None = None
+    """Whose weights are in the artifact; None: none are, one build serves all trials of the model."""
     compile_seconds: float | None = None
     compile_cold: bool | None = None
+    started_at: float | None = None
+    """Unix time; with compile_seconds it says which builds ran beside each other."""
 
 
 Record = TrialRecord | EpochRecord | LatencyRecord | EvaluationRecord | BuildRecord

@@ -17,16 +17,26 @@ from pathlib import Path
 from analysis.report import Candidate, write_report
 from cifar_tune import cli
 from cifar_tune.candidate import write_candidate
-from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, TEACHER_ARM, Arm, StudyConfig, Variant
+from cifar_tune.cli import StudyFailedError
+from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, TEACHER_ARM, Arm, StudyConfig
 from cifar_tune.measurement import Subject
 from cifar_tune.records import EvaluationRecord, LatencyRecord, TrialRecord
 from cifar_tune.teacher import TeacherRef
 from cifar_tune.tuning.stages import search, training_slots
 from cifar_tune.tuning.trainables import TrainTask
-from sweeps.job import Job, Prepared, best_trial, job, parse_study, prepare, teacher_ref, write_tables
+from sweeps.grid import (
+    artifact_of,
+    cell_of,
+    forget_builds,
+    measure_cells,
+    measure_grid,
+    prepare_variants,
+    study_variants,
+    variant_of,
+)
+from sweeps.job import Job, Prepared, as_subject, best_trial, job, parse_study, prepare, teacher_ref, write_tables
 from sweeps.plan import plan, print_plan
 from sweeps.teacher_search import search_teacher
-from sweeps.variant_grid import as_subject, cell_of, forget_compile_cache, measure_cells, measure_grid
 
 CONFIRMATIONS = 3
 """Fresh runs of candidate and baseline after the choice (R16)."""
@@ -37,7 +47,7 @@ def run(config: StudyConfig) -> Path:
     prepared = prepare(config)
     print_plan(prepared, plan(prepared))
     with job(prepared) as work:
-        subjects = finalists(work, prepared)
+        subjects = finalists(work, prepared, within_budget(work))
         measure_grid(work, subjects)
         read_test_set(work, subjects)
         write_tables(work.run, work.ledger)
@@ -47,19 +57,54 @@ def run(config: StudyConfig) -> Path:
         result = write_report(work.run)
         if result.candidate is not None:
             ship(work, prepared, subjects, find_row(work, result.candidate))
-        forget_compile_cache(work.run)
+        forget_builds(work.run)
         work.view.say(result.text)
     return result.path
 
 
-def finalists(work: Job, prepared: Prepared) -> list[Subject]:
+def within_budget(work: Job) -> tuple[str, ...]:
+    """The students whose fastest variant can meet the latency budget, measured with random weights before any training.
+
+    Raises:
+        StudyFailedError: none can.
+    """
+    budget, students = work.study.latency_budget_ms, work.study.students
+    if budget is None:
+        return students
+    untrained = [
+        Subject(
+            trial_id=f"untrained-{student}",
+            model=student,
+            arm="untrained",
+            checkpoint=None,
+            checkpoint_sha256=f"random {student}",
+            classes=work.classes,
+        )
+        for student in students
+    ]
+    variants = study_variants(work.study, work.device)
+    prepare_variants(work, untrained, variants, evaluate=False)
+    measure_cells(work, [cell_of(s, v, stage="budget") for s in untrained for v in variants], "latency budget")
+    rows = [r for r in work.ledger.read(LatencyRecord) if r.stage == "budget" and r.p50_ms is not None]
+    fastest = {s: min((r for r in rows if r.model == s), key=lambda r: r.p50_ms or 0.0, default=None) for s in students}
+    said = [f"{s} {row.p50_ms:.2f} ms ({row.variant})" for s, row in fastest.items() if row is not None]
+    kept = tuple(s for s, row in fastest.items() if row is None or (row.p50_ms or 0.0) <= budget)
+    work.view.say(f"Budget of {budget:g} ms, fastest with random weights: {', '.join(said)}")
+    if not kept:
+        raise StudyFailedError(f"no student meets the budget of {budget:g} ms: {', '.join(said)}")
+    if dropped := [s for s in students if s not in kept]:
+        work.view.say(f"Dropped before the search: {', '.join(dropped)}")
+    return kept
+
+
+def finalists(work: Job, prepared: Prepared, students: Sequence[str]) -> list[Subject]:
     """The trained models that go on: the teacher and, for each student and arm, the best by validation."""
     if prepared.teacher is None:
         trial = search_teacher(work)
         teacher, chosen = teacher_ref(work.run, trial), [as_subject(work, trial)]
     else:
         teacher, chosen = prepared.teacher, [brought_teacher(work, prepared.teacher)]
-    for student in work.study.students:
+    for student in students:
         plain = search_student(work, student, PLAIN_ARM, teacher)
         distill = None
         if distillation_due(work.study, plain):
@@ -127,9 +172,12 @@ def read_test_set(work: Job, subjects: Sequence[Subject]) -> None:
 
 def ship(work: Job, prepared: Prepared, subjects: Sequence[Subject], row: LatencyRecord) -> None:
     """Write the candidate's folder."""
-    checkpoint = next(Path(s.checkpoint) for s in subjects if s.trial_id == row.trial_id)
+    subject = next(s for s in subjects if s.trial_id == row.trial_id)
+    assert subject.checkpoint is not None
     data = prepared.data
-    write_candidate(work.run, row, checkpoint, data.classes, data.mean, data.std, work.image_size)
+    _, height, _ = work.input_shape
+    artifact = artifact_of(work, subject, row)
+    write_candidate(work.run, row, Path(subject.checkpoint), artifact, data.classes, data.mean, data.std, height)
 
 
 def find_row(work: Job, candidate: Candidate) -> LatencyRecord:
@@ -143,11 +191,11 @@ def confirm(work: Job, subjects: Sequence[Subject], candidate: Candidate | None)
     if candidate is None:
         return
     row = find_row(work, candidate)
-    chosen = Variant(runtime=row.runtime, precision=row.precision, compile=row.compile, channels_last=row.channels_last)
+    chosen = variant_of(row)
     subject = next(s for s in subjects if s.trial_id == row.trial_id)
     baseline = next(s for s in subjects if s.arm == TEACHER_ARM)
     cells = [
-        cell_of(s, v, "confirm", repeat)
+        cell_of(s, v, stage="confirm", repeat=repeat)
         for repeat in range(1, CONFIRMATIONS + 1)
         for s, v in {(subject, chosen), (baseline, REFERENCE)}
     ]

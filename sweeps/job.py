@@ -21,8 +21,10 @@ from cifar_tune.config import PRESETS, TEACHER_ARM, StudyConfig, check
 from cifar_tune.data import ImageData, describe, load
 from cifar_tune.device import environment, resolve_device
 from cifar_tune.ledger import Ledger
+from cifar_tune.measurement import Subject
 from cifar_tune.models import architecture
 from cifar_tune.records import EpochRecord, LatencyRecord, TrialRecord
+from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.schedules import schedule
 from cifar_tune.store import replace_file
 from cifar_tune.teacher import TeacherRef, load_model
@@ -59,6 +61,14 @@ class Prepared:
     run: Path
     teacher: TeacherRef | None
     """The teacher that the user brings."""
+    labelled: bool = True
+    """Whether the images have labels; else there is no accuracy."""
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        height, width, channels = self.data.test_images.shape[1:]
+        return channels, height, width
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +80,10 @@ class Job:
     run: Path
     about_data: dict[str, object]
     classes: int
-    image_size: int
+    input_shape: tuple[int, int, int]
+    """Channels, height, width."""
+    labelled: bool
+    """Whether the images have labels; else there is no accuracy."""
     data: ray.ObjectRef
     info: ClusterInfo
     ledger: Ledger
@@ -105,11 +118,18 @@ def _checked(study: StudyConfig) -> Prepared:
         architecture(model)
     for name in study.schedules:
         schedule(name)
+    check_runtimes(study)
     device = resolve_device(study.device)
     run = run_folder(study)
     data = load(study.data_config(), study.data_dir)
     teacher = _teacher_given(study, len(data.classes))
     return Prepared(study=study, device=device, data=data, run=run, teacher=teacher)
+
+
+def check_runtimes(study: StudyConfig) -> None:
+    """ValueError lists the runtimes that there are."""
+    for name in study.runtimes or ():
+        check(name in RUNTIMES, "runtime", name, ", ".join(RUNTIMES))
 
 
 def _teacher_given(study: StudyConfig, classes: int) -> TeacherRef | None:
@@ -165,7 +185,7 @@ def job(prepared: Prepared) -> Iterator[Job]:
     study, run = prepared.study, prepared.run
     with cluster(study) as info, StudyView() as view:
         run.mkdir(parents=True, exist_ok=True)
-        about = describe(prepared.data)
+        about = {**describe(prepared.data), "labelled": prepared.labelled}
         _write_study(run, study, prepared.device, about)
         if info.dashboard:
             view.say(f"Ray dashboard: {info.dashboard}   log in with the token that `ray get-auth-token` prints")
@@ -175,7 +195,8 @@ def job(prepared: Prepared) -> Iterator[Job]:
             run=run,
             about_data=about,
             classes=len(prepared.data.classes),
-            image_size=prepared.data.train_images.shape[1],
+            input_shape=prepared.input_shape,
+            labelled=prepared.labelled,
             data=ray.put(prepared.data),
             info=info,
             ledger=Ledger(run),
@@ -222,3 +243,17 @@ def teacher_ref(run: Path, trial: TrialRecord) -> TeacherRef:
     assert trial.checkpoint is not None
     assert trial.checkpoint_sha256 is not None
     return TeacherRef(model=trial.model, checkpoint=str(run / trial.checkpoint), sha256=trial.checkpoint_sha256)
+
+
+def as_subject(work: Job, trial: TrialRecord) -> Subject:
+    """A trial's best weights as what is evaluated and measured."""
+    assert trial.checkpoint is not None
+    assert trial.checkpoint_sha256 is not None
+    return Subject(
+        trial_id=trial.trial_id,
+        model=trial.model,
+        arm=trial.arm,
+        checkpoint=str(work.run / trial.checkpoint),
+        checkpoint_sha256=trial.checkpoint_sha256,
+        classes=work.classes,
+    )

@@ -9,18 +9,21 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from cifar_tune.config import DISTILL_ARM, GRID, PLAIN_ARM, TEACHER_ARM, Arm, grid_variants
+from cifar_tune.config import DISTILL_ARM, GRID, PLAIN_ARM, TEACHER_ARM, Arm, StudyConfig, grid_variants
 from cifar_tune.device import usable_cpus
 from cifar_tune.models import build_model
+from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.training import Stepper
+from sweeps.grid import study_variants
 from sweeps.job import Prepared
 
 SECONDS_A_FIT = 4.0
 """Start-up of a Tune experiment and its workers."""
-SECONDS_A_ROW = 9.0
-"""A fresh process, a warm compilation and the samples of a latency row on a small CPU."""
-SECONDS_A_BUILD = 45.0
+SECONDS_A_LOAD = 2.0
+"""A fresh process that loads a variant."""
+SECONDS_A_BUILD = 30.0
 """A cold compilation on one core."""
+SECONDS_AN_EXPORT = 8.0
 PROBE_BATCH = 64
 
 
@@ -54,17 +57,33 @@ def plan(prepared: Prepared) -> list[PlannedStage]:
             training(f"distill {student}{condition}", student, DISTILL_ARM, study.num_samples)
     arms = 1 if study.distill == "never" else 2
     subjects, models = 1 + len(study.students) * arms, 1 + len(study.students)
-    compiled = sum(v.compile != "none" for v in grid_variants())
-    builds = SECONDS_A_BUILD * models * compiled / cores
-    rows = subjects * len(grid_variants())
+    variants = study_variants(study, prepared.device)
+    compiles = models * sum(v.compile != "none" for v in variants)
+    exports = subjects * sum(RUNTIMES[v.runtime].export is not None for v in {v.built for v in variants})
+    builds = (SECONDS_A_BUILD * compiles + SECONDS_AN_EXPORT * exports) / cores
+    rows = subjects * len(variants)
     axes = " x ".join("{" + ", ".join(map(str, values)) + "}" for values in GRID.values())
+    more = len(variants) - len(grid_variants())
     stages += [
-        PlannedStage(name="test accuracy", work=f"{subjects} finalists read the test set", seconds=2 * SECONDS_A_FIT),
-        PlannedStage(name="compile", work=f"{models * compiled} builds", seconds=builds + SECONDS_A_FIT),
-        PlannedStage(name="latency", work=f"{rows} rows: {axes}, one at a time", seconds=rows * SECONDS_A_ROW),
-        PlannedStage(name="confirm", work="6 fresh runs of candidate and baseline", seconds=6 * SECONDS_A_ROW),
+        PlannedStage(
+            name="prepare variants",
+            work=f"{compiles} compilations, {exports} exports, {subjects} finalists read the test set",
+            seconds=builds + 2 * SECONDS_A_FIT,
+        ),
+        PlannedStage(
+            name="latency",
+            work=f"{rows} rows, one at a time: {axes}" + (f" and {more} of other runtimes" if more else ""),
+            seconds=rows * _row_seconds(study),
+        ),
+        PlannedStage(name="confirm", work="6 fresh runs of candidate and baseline", seconds=6 * _row_seconds(study)),
     ]
     return stages
+
+
+def _row_seconds(study: StudyConfig) -> float:
+    """About half of what a row may take: most variants are done long before the time limit."""
+    processes = study.latency_repeats if study.latency_fresh_processes else 1
+    return study.latency_time_limit / 2 + processes * SECONDS_A_LOAD
 
 
 def images_per_second(prepared: Prepared, model: str, arm: Arm) -> float:

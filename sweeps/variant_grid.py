@@ -1,6 +1,8 @@
 """The second sweep: every inference variant of trained models, each measured alone on its device.
 
-    python sweeps/variant_grid.py --run RUN      # measure a finished run's finalists again, as a run of its own
+    python sweeps/variant_grid.py --run RUN                                    # a finished run's finalists again
+    python sweeps/variant_grid.py --checkpoint FILE --model mobilenet_v3_small --data cifar10
+    python sweeps/variant_grid.py --model package.module:function --input-shape 3 224 224      # latency alone
 
 The last line of standard output is the path of the new run's report.
 """
@@ -10,246 +12,57 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Literal
 
 from analysis.frames import find_run
 from analysis.report import write_report
 from cifar_tune import cli
-from cifar_tune.config import REFERENCE, StudyConfig, Variant, check, grid_variants
-from cifar_tune.device import environment
-from cifar_tune.ledger import latency_key
-from cifar_tune.measurement import GridSettings, Subject, latency_skeleton
-from cifar_tune.records import BuildRecord, EvaluationRecord, LatencyRecord, TrialRecord
-from cifar_tune.store import from_row, read_records
-from cifar_tune.tuning.stages import exclusive_bundle, run_cells, training_slots
-from cifar_tune.tuning.trainables import MeasureTask, build_variant, evaluate_variant, measure_latency
-from sweeps.job import Job, Prepared, job, prepare, write_tables
+from cifar_tune.config import PRESETS, DataConfig, StudyConfig, check
+from cifar_tune.data import load, random_images
+from cifar_tune.device import resolve_device
+from cifar_tune.measurement import Subject, load_subject
+from cifar_tune.models import architecture, checkpoint_classes, try_once
+from cifar_tune.records import TrialRecord
+from cifar_tune.store import read_records
+from cifar_tune.tuning.stages import sha256_file
+from sweeps.grid import forget_builds, measure_grid
+from sweeps.job import Prepared, as_subject, check_runtimes, job, prepare, run_folder, write_tables
 
-Cell = dict[str, Any]
-
-
-def measure_task(work: Job, threads: int = 1) -> MeasureTask:
-    """What the trials of this run's grid have in common; `threads` are an evaluation's."""
-    settings = GridSettings(
-        run=work.run.name,
-        device=work.device,
-        threads=threads,
-        latency=work.study.latency_config(),
-        compile_cache=str(compile_cache(work.run)),
-        cold_builds=work.study.cold_builds,
-        image_size=work.image_size,
-    )
-    return MeasureTask(settings=settings, data=work.data)
-
-
-def compile_cache(run: Path) -> Path:
-    """Compiler caches of a run: outside of it, since they hold code that runs, and a run may come from elsewhere."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "cifar_tune" / "compile" / run.name
-
-
-def cell_of(subject: Subject, variant: Variant, stage: str = "grid", repeat: int = 0) -> Cell:
-    """One measurement as plain data, which is what Tune carries."""
-    return {
-        "subject": dataclasses.asdict(subject),
-        "variant": dataclasses.asdict(variant),
-        "stage": stage,
-        "repeat": repeat,
-    }
-
-
-def evaluate_subjects(work: Job, subjects: Sequence[Subject]) -> dict[tuple[str, str], EvaluationRecord]:
-    """Accuracy of every subject in every precision and layout; keyed by trial and eager variant."""
-    done = {(r.trial_id, r.variant) for r in work.ledger.read(EvaluationRecord)}
-    variants = sorted({v.eager for v in grid_variants()}, key=lambda v: v.name)
-    cells = [cell_of(s, v) for s in subjects for v in variants if (s.trial_id, v.name) not in done]
-
-    def keep(cell: Cell, row: dict[str, Any] | None, error: str | None) -> str:
-        record = (
-            from_row(EvaluationRecord, row)
-            if row
-            else EvaluationRecord(
-                trial_id=cell["subject"]["trial_id"],
-                variant=Variant(**cell["variant"]).name,
-                status="failed",
-                error=error,
-            )
-        )
-        work.ledger.put_evaluation(record)
-        return ""
-
-    slots = training_slots(work.study, work.info, work.device, max(1, len(cells)))
-    task = measure_task(work, threads=slots.cpus)
-    run_cells(
-        evaluate_variant,
-        task,
-        cells,
-        slots.bundle,
-        work.run,
-        "test accuracy",
-        work.view,
-        keep,
-        verbose=work.study.verbose,
-    )
-    return {(r.trial_id, r.variant): r for r in work.ledger.read(EvaluationRecord)}
-
-
-def build_variants(work: Job, subjects: Sequence[Subject]) -> None:
-    """Compile each architecture for each compiled variant, several at a time, before anything is measured."""
-    done = {(r.model, r.variant) for r in work.ledger.read(BuildRecord)}
-    models = {s.model: s.classes for s in subjects}
-    # layouts last: with shared caches, the first layout of a model and precision fills the second one's
-    variants = sorted((v for v in grid_variants() if v.compile != "none"), key=lambda v: v.channels_last)
-    cells: list[Cell] = [
-        {"model": model, "classes": classes, "variant": dataclasses.asdict(variant)}
-        for variant in variants
-        for model, classes in models.items()
-        if (model, variant.name) not in done
-    ]
-
-    def keep(cell: Cell, row: dict[str, Any] | None, error: str | None) -> str:
-        record = (
-            from_row(BuildRecord, row)
-            if row
-            else BuildRecord(model=cell["model"], variant=Variant(**cell["variant"]).name, status="failed", error=error)
-        )
-        work.ledger.put_build(record)
-        return f"{record.model} {record.variant} {record.compile_seconds or 0:.0f} s"
-
-    slots = training_slots(work.study, work.info, work.device, max(1, len(cells)))
-    run_cells(
-        build_variant,
-        measure_task(work),
-        cells,
-        slots.bundle,
-        work.run,
-        "compile",
-        work.view,
-        keep,
-        verbose=work.study.verbose,
-    )
-
-
-def measure_cells(work: Job, cells: Sequence[Cell], name: str) -> None:
-    """Measure what the ledger does not hold, one trial a node at a time; every cell ends as a row."""
-    done = work.ledger.latency_keys()
-    missing = [cell for cell in cells if _key(cell) not in done]
-    evaluations = {(r.trial_id, r.variant): r for r in work.ledger.read(EvaluationRecord)}
-    builds = {(r.model, r.variant): r for r in work.ledger.read(BuildRecord)}
-
-    for cell in missing[:]:
-        build = builds.get((cell["subject"]["model"], Variant(**cell["variant"]).name))
-        if build is not None and build.status != "ok":  # what could not be built needs no process to say so
-            work.ledger.put_latency(dataclasses.replace(_dead(work, cell, build.error), status=build.status))
-            missing.remove(cell)
-
-    def keep(cell: Cell, row: dict[str, Any] | None, error: str | None) -> str:
-        record = from_row(LatencyRecord, row) if row else _dead(work, cell, error)
-        record = with_build(with_accuracy(record, evaluations), builds)
-        work.ledger.put_latency(with_speedup(record, work.ledger.read(LatencyRecord)))
-        shown = f"{record.p50_ms:.2f} ms" if record.p50_ms is not None else record.status
-        return f"{record.model} {record.variant} {shown}"
-
-    run_cells(
-        measure_latency,
-        measure_task(work),
-        missing,
-        exclusive_bundle(work.info, work.device),
-        work.run,
-        name,
-        work.view,
-        keep,
-        verbose=work.study.verbose,
-    )
-
-
-def _key(cell: Cell) -> str:
-    return latency_key(
-        cell["stage"], cell["subject"]["checkpoint_sha256"], Variant(**cell["variant"]).name, cell["repeat"]
-    )
-
-
-def _dead(work: Job, cell: Cell, error: str | None) -> LatencyRecord:
-    """The row of a measurement whose process died."""
-    subject, variant = Subject(**cell["subject"]), Variant(**cell["variant"])
-    skeleton = latency_skeleton(measure_task(work).settings, subject, variant, cell["stage"], cell["repeat"])
-    return dataclasses.replace(skeleton, error=error, environment=environment(work.device))
-
-
-def with_accuracy(record: LatencyRecord, evaluations: dict[tuple[str, str], EvaluationRecord]) -> LatencyRecord:
-    """The row with the accuracy that its precision, layout and weights have over the test set."""
-    variant = Variant(
-        runtime=record.runtime,
-        precision=record.precision,
-        channels_last=record.channels_last,
-    )
-    own = evaluations.get((record.trial_id, variant.name))
-    reference = evaluations.get((record.trial_id, REFERENCE.name))
-    if record.status != "ok" or own is None:
-        return record
-    if own.status != "ok":
-        return dataclasses.replace(record, status=own.status, error=f"accuracy: {own.error}")
-    return dataclasses.replace(
-        record,
-        test_accuracy=own.test_accuracy,
-        correct=own.correct,
-        agreement=_agreement(own, reference),
-    )
-
-
-def _agreement(own: EvaluationRecord, reference: EvaluationRecord | None) -> float | None:
-    if reference is None or own.predictions is None or reference.predictions is None:
-        return None
-    same = np.frombuffer(own.predictions, "<u2") == np.frombuffer(reference.predictions, "<u2")
-    return float(same.mean())
-
-
-def with_build(record: LatencyRecord, builds: dict[tuple[str, str], BuildRecord]) -> LatencyRecord:
-    """The row with the time its compilation took."""
-    build = builds.get((record.model, record.variant))
-    if build is None:
-        return record
-    return dataclasses.replace(record, compile_seconds=build.compile_seconds, compile_cold=build.compile_cold)
-
-
-def with_speedup(record: LatencyRecord, measured: Sequence[LatencyRecord]) -> LatencyRecord:
-    """The row with its speedup over FP32 eager of the same weights in the same stage, once that is measured."""
-    for reference in (*measured, record):
-        same = (reference.checkpoint_sha256, reference.stage, reference.repeat) == (
-            record.checkpoint_sha256,
-            record.stage,
-            record.repeat,
-        )
-        if same and reference.variant == REFERENCE.name and reference.p50_ms and record.p50_ms:
-            return dataclasses.replace(record, speedup=reference.p50_ms / record.p50_ms)
-    return record
-
-
-def measure_grid(work: Job, subjects: Sequence[Subject]) -> None:
-    """The grid of all subjects: accuracy, then compilation, then latency, each alone. FP32 eager comes first."""
-    evaluate_subjects(work, subjects)
-    build_variants(work, subjects)
-    measure_cells(work, [cell_of(s, v) for s in subjects for v in grid_variants()], "latency")
-
-
-def forget_compile_cache(run: Path) -> None:
-    """Remove the compiler caches of a finished run."""
-    shutil.rmtree(compile_cache(run), ignore_errors=True)
+GIVEN_ARM = "given"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GridConfig:
-    """Which run's finalists to measure again."""
+    """What to measure: a finished run's finalists, or a model of your own."""
 
-    run: str
+    run: str | None = None
     """A finished run: a path, or a name in the storage."""
+    checkpoint: str | None = None
+    """Safetensors file with the model's weights; None: random weights, which take as long."""
+    model: str | None = None
+    """A registered architecture, or `module:function` that gives a torch.nn.Module."""
+    input_shape: tuple[int, int, int] | None = None
+    """Channels, height and width of an image; None: the data's, or 3 32 32."""
+    data: str | None = None
+    """Data set whose test images give the accuracy (see distill_search.py); None: latency alone."""
+    data_dir: str = "data"
+    """Where cifar10 is looked for, and downloaded to."""
+    test_images: int | None = None
+    """Stratified subset of the test images; None: all."""
+    min_accuracy: float = 0.85
+    """Accuracy that the candidate must hold, 0 to 1."""
+    preset: Literal["quick", "cpu", "gpu"] = "cpu"
+    """Whose measurement settings are used for a model of your own; a run brings its own."""
+    runtimes: tuple[str, ...] | None = None
+    """What runs the models beside the grid of PyTorch variants; None: the run's, or all."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device to measure."""
+    strict: bool = False
+    """Refuse to measure on a device that others use, instead of waiting for it and marking disturbed rows."""
     name: str | None = None
     """Name of the new run; default: data, preset and UTC time."""
     storage: str = "ray_results"
@@ -259,56 +72,116 @@ class GridConfig:
     verbose: bool = False
     """Show the tables and logs of Ray Tune instead of the progress view."""
 
+    def __post_init__(self) -> None:
+        check((self.run is None) != (self.model is None), "run and model", (self.run, self.model), "one of the two")
+        check(self.checkpoint is None or self.model is not None, "checkpoint", self.checkpoint, "only with --model")
+        shape = self.input_shape
+        check(shape is None or all(n >= 1 for n in shape), "input shape", shape, "three numbers of 1 or more")
+        both = shape is not None and self.data is not None
+        check(not both, "input shape", shape, "only without --data, which have their own")
+
 
 def run(config: GridConfig) -> Path:
-    """Measure the finalists of a run again; returns the path of the new run's report."""
+    """Measure all variants; returns the path of the new run's report."""
     with cli.user_input():
-        source = find_run(config.run, config.storage)
-        prepared, finalists = _prepare_again(source, config)
+        prepared, subjects, trials = _of_run(config) if config.run is not None else _of_model(config)
     with job(prepared) as work:
-        for trial in finalists:
-            assert trial.checkpoint is not None
-            moved = os.path.relpath(source.absolute() / trial.checkpoint, work.run)
-            work.ledger.put_trial(dataclasses.replace(trial, run=work.run.name, checkpoint=moved))
-        measure_grid(work, [as_subject(work, t) for t in work.ledger.read(TrialRecord)])
+        for trial in trials:
+            work.ledger.put_trial(dataclasses.replace(trial, run=work.run.name))
+        measure_grid(work, [*subjects, *(as_subject(work, t) for t in work.ledger.read(TrialRecord))])
         write_tables(work.run, work.ledger)
-        forget_compile_cache(work.run)
         report = write_report(work.run)
+        forget_builds(work.run)
         work.view.say(report.text)
     return report.path
 
 
-def _prepare_again(source: Path, config: GridConfig) -> tuple[Prepared, list[TrialRecord]]:
+Work = tuple[Prepared, list[Subject], list[TrialRecord]]
+"""What has passed every check, models of the user's own, and trials of an earlier run."""
+
+
+def _of_run(config: GridConfig) -> Work:
     """The study of a finished run on the same data, and its finalists. ValueError where they are not there."""
+    assert config.run is not None
+    source = find_run(config.run, config.storage)
     content = json.loads((source / "study.json").read_text())
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in content["config"].items()}
-    own = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != "run"}
-    prepared = prepare(StudyConfig(**{**settings, **own, "resume": False, "address": None}))
+    own = {name: getattr(config, name) for name in ("name", "storage", "dashboard", "verbose", "device", "strict")}
+    runtimes = settings.get("runtimes") if config.runtimes is None else config.runtimes
+    prepared = prepare(StudyConfig(**{**settings, **own, "runtimes": runtimes, "resume": False, "address": None}))
     same = prepared.data.fingerprint == content["data"]["fingerprint"]
     check(same, "run", config.run, f"a run whose data are still there: {prepared.study.data} has changed")
     trials = source / "trials.parquet"
     finalists = [t for t in read_records(trials, TrialRecord) if t.stage == "final"] if trials.is_file() else []
     check(bool(finalists), "run", config.run, "a run that has finalists")
-    return prepared, finalists
+    return prepared, [], [_moved(trial, source, prepared.run) for trial in finalists]
 
 
-def as_subject(work: Job, trial: TrialRecord) -> Subject:
-    """A trial's best weights as what is evaluated and measured."""
+def _moved(trial: TrialRecord, source: Path, run: Path) -> TrialRecord:
+    """The trial with its checkpoint, which stays where it is, as seen from the new run."""
     assert trial.checkpoint is not None
-    assert trial.checkpoint_sha256 is not None
-    return Subject(
-        trial_id=trial.trial_id,
-        model=trial.model,
-        arm=trial.arm,
-        checkpoint=str(work.run / trial.checkpoint),
-        checkpoint_sha256=trial.checkpoint_sha256,
-        classes=work.classes,
+    return dataclasses.replace(trial, checkpoint=os.path.relpath(source.absolute() / trial.checkpoint, run))
+
+
+def _of_model(config: GridConfig) -> Work:
+    """A model of the user's own, tried once on one image. ValueError says what does not fit."""
+    assert config.model is not None
+    if ":" in config.model:
+        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does: the function lies where the user works
+    else:
+        architecture(config.model)
+    checkpoint = None if config.checkpoint is None else Path(config.checkpoint).absolute()
+    if checkpoint is not None:
+        check(checkpoint.is_file(), "checkpoint", str(checkpoint), "an existing safetensors file")
+    names = ("data_dir", "name", "storage", "runtimes", "device", "strict", "min_accuracy", "dashboard", "verbose")
+    study = dataclasses.replace(
+        PRESETS[config.preset],
+        data=config.data or config.model.replace(":", "."),
+        test_images=config.test_images,
+        students=(config.model,),
+        teacher=config.model,
+        **{name: getattr(config, name) for name in names},
     )
+    check_runtimes(study)
+    shape = config.input_shape or (3, 32, 32)
+    data = random_images(shape) if config.data is None else load(_data_config(config), config.data_dir)
+    classes = len(data.classes)
+    if checkpoint is not None and ":" not in config.model:
+        classes = checkpoint_classes(checkpoint)
+    subject = Subject(
+        trial_id=f"given-{config.model.replace(':', '.')}",
+        model=config.model,
+        arm=GIVEN_ARM,
+        checkpoint=None if checkpoint is None else str(checkpoint),
+        checkpoint_sha256="random" if checkpoint is None else sha256_file(checkpoint),
+        classes=classes,
+    )
+    prepared = Prepared(
+        study=study,
+        device=resolve_device(config.device),
+        data=data,
+        run=run_folder(study),
+        teacher=None,
+        labelled=config.data is not None,
+    )
+    outputs = try_once(load_subject(subject), prepared.input_shape)
+    if prepared.labelled:
+        check(outputs == len(data.classes), "model", config.model, f"one with the data's {len(data.classes)} classes")
+    return prepared, [subject], []
+
+
+def _data_config(config: GridConfig) -> DataConfig:
+    assert config.data is not None
+    return DataConfig(source=config.data, test_images=config.test_images)
 
 
 def main(argv: Sequence[str]) -> None:
     """The command: the last line of standard output is the report's path."""
-    cli.run_command(lambda: run(cli.parse(GridConfig, argv, prog="variant_grid.py", description=__doc__ or "")))
+
+    def command() -> Path:
+        return run(cli.parse(GridConfig, argv, prog="variant_grid.py", description=__doc__ or ""))
+
+    cli.run_command(command)
 
 
 if __name__ == "__main__":

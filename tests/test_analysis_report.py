@@ -39,7 +39,8 @@ def test_the_report_names_the_chosen_row(run: Path) -> None:
 def test_the_report_has_its_sections_answer_first(run: Path) -> None:
     lines = (run / "report.md").read_text(encoding="utf-8").splitlines()
     assert [line.removeprefix("## ") for line in lines if line.startswith("## ")] == [
-        *("Answer", "Warnings", "Comparison", "Optimizations, each alone", "What worked and what did not"),
+        *("Answer", "Warnings", "Comparison", "Optimizations, each alone", "Factor effects"),
+        "What worked and what did not",
         *("Distillation", "Confirmation", "Pareto front", "All variants", "Trials", "Machine and versions"),
         "Load the data",
     ]
@@ -74,7 +75,7 @@ def test_a_run_without_teacher_trial_distillation_and_confirmation_is_reported(t
     text = report.path.read_text(encoding="utf-8")
     assert "none reaches 85.00 %" in text
     assert "Rule `never`" in text
-    assert "Nothing was measured again" in text
+    assert "## Confirmation" not in text
 
 
 def test_a_run_whose_rows_all_failed_is_reported_without_picture(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ QUICK = ("--preset", "quick")
         (("--preset", "huge"), "preset 'huge' is unknown; allowed are quick, cpu, gpu"),
         (
             (*QUICK, "--students", "vgg"),
-            "model 'vgg' is unknown; allowed are resnet18, resnet_narrow, mobilenet_v3_small",
+            "model 'vgg' is unknown; allowed are resnet18, resnet_narrow, resnet_tiny, mobilenet_v3_small",
         ),
         ((*QUICK, "--teacher", "vgg"), "model 'vgg' is unknown; allowed are resnet18"),
         ((*QUICK, "--schedules", "cubic"), "schedule 'cubic' is unknown; allowed are cosine, step, one_cycle, linear"),
@@ -145,7 +145,7 @@ def test_unreadable_image_is_named(refused: Refused, folder: Path) -> None:
 
 
 def test_teacher_of_other_classes(refused: Refused, tmp_path: Path) -> None:
-    save_weights(build_model("resnet18", 3), tmp_path / "w.safetensors")
+    save_weights(build_model("resnet_narrow", 3), tmp_path / "w.safetensors")
     assert "another number of classes" in refused(*QUICK, "--teacher-checkpoint", "w.safetensors")
 
 

@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sweeps import distill_search
+from sweeps import distill_search, variant_grid
 
 SMALL = (
-    "--preset", "quick", "--teacher", "resnet_narrow", "--students", "resnet_narrow", "--epochs", "2",
+    "--preset", "quick", "--teacher", "resnet_tiny", "--students", "resnet_narrow", "--epochs", "2",
     "--latency-time-limit", "60",
     "--teacher-epochs", "1", "--num-samples", "2", "--teacher-samples", "1", "--min-accuracy", "0.01",
     "--name", "run", "--no-dashboard", "--grace-epochs", "1",
@@ -65,7 +65,7 @@ def test_last_line_of_stdout_is_a_report_that_exists(finished: tuple[Path, subpr
 
 def test_a_plan_is_printed_before_the_start(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     said = finished[1].stderr
-    assert said.index("2 trials of 2 epochs") < said.index("teacher resnet_narrow: done")
+    assert said.index("2 trials of 2 epochs") < said.index("teacher resnet_tiny: done")
 
 
 def test_every_file_of_the_contract_is_there(finished: tuple[Path, object]) -> None:
@@ -119,9 +119,9 @@ def test_two_trials_overlap(finished: tuple[Path, object]) -> None:
 
 
 def test_grid_has_eight_variants_for_each_model_and_arm(finished: tuple[Path, object]) -> None:
-    grid = table(finished, "latency").query("stage == 'grid'")
+    grid = table(finished, "latency").query("stage == 'grid' and runtime == 'torch'")
     assert grid.groupby(["model", "arm"]).variant.nunique().to_dict() == {
-        ("resnet_narrow", "teacher"): 8,
+        ("resnet_tiny", "teacher"): 8,
         ("resnet_narrow", "plain"): 8,
         ("resnet_narrow", "distill"): 8,
     }
@@ -132,6 +132,17 @@ def test_missing_compiler_makes_unsupported_rows_with_the_reason(finished: tuple
     assert (compiled.status == "unsupported").all()
     assert compiled.error.str.contains("C\\+\\+ compiler").all()
     assert compiled.p50_ms.isna().all()
+
+
+def test_onnx_runtime_is_measured_beside_the_grid(finished: tuple[Path, object]) -> None:
+    rows = table(finished, "latency").query("stage == 'grid' and runtime == 'onnxruntime'")
+    assert sorted(set(rows.variant)) == ["onnxruntime-fp32", "onnxruntime-fp32-1-thread"]
+
+
+def test_speedups_are_of_paired_rounds_and_have_intervals(finished: tuple[Path, object]) -> None:
+    for row in table(finished, "latency").query("compile == 'none'").itertuples():
+        assert [len(r) for r in row.samples_ms] == [len(r) for r in row.reference_ms]
+        assert row.speedup_low <= row.speedup <= row.speedup_high
 
 
 def test_measured_rows_have_samples_accuracy_and_statistics(finished: tuple[Path, object]) -> None:
@@ -160,6 +171,13 @@ def test_candidate_classifies_an_image_file(finished: tuple[Path, object], folde
     ended = subprocess.run([sys.executable, example, image], capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
     assert any(name in ended.stdout for name in ("dark", "grey", "light"))
+
+
+def test_finalists_of_a_run_can_be_measured_again(finished: tuple[Path, object], tmp_path: Path) -> None:
+    config = variant_grid.GridConfig(run=str(finished[0]), storage=str(tmp_path), name="again")
+    prepared, _, trials = variant_grid._of_run(config)
+    assert sorted(t.arm for t in trials) == ["distill", "plain", "teacher"]
+    assert all((prepared.run / str(t.checkpoint)).resolve().is_file() for t in trials)
 
 
 def test_resume_of_a_finished_run_repeats_nothing(finished: tuple[Path, object], folder: Path) -> None:

@@ -1,8 +1,10 @@
-"""One evaluation, one measurement, and the fresh processes they run in."""
+"""One evaluation, one build, one measurement, and the fresh processes they run in."""
 
+import dataclasses
 import os
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,26 +13,32 @@ from small_data import small_data
 
 from cifar_tune import measurement
 from cifar_tune.config import LatencyConfig, Variant
+from cifar_tune.device import DeviceTakenError
 from cifar_tune.measurement import (
+    DisturbedError,
     GridSettings,
     Subject,
     evaluation,
+    exported,
     failed_status,
     failure,
     in_fresh_process,
     latency_skeleton,
+    measure_here,
     measured,
 )
 from cifar_tune.models import build_model, save_weights
+from cifar_tune.records import LatencyRecord
 from cifar_tune.runtimes import UnsupportedError
 
 DATA = small_data()
+PROTOCOL = LatencyConfig(warmup=1, iterations=350, max_iterations=350, repeats=2, time_limit=60.0)
 
 
-def settings(tmp_path: Path) -> GridSettings:
+def settings(tmp_path: Path, **protocol: Any) -> GridSettings:
     return GridSettings(
-        run="run", device="cpu", threads=1, latency=LatencyConfig(warmup=1, iterations=350, repeats=2),
-        compile_cache=str(tmp_path / "cache"), cold_builds=True, image_size=8,
+        run="run", device="cpu", threads=1, latency=dataclasses.replace(PROTOCOL, **protocol),
+        cache=str(tmp_path / "cache"), input_shape=(3, 8, 8),
     )  # fmt: skip
 
 
@@ -41,6 +49,11 @@ def subject(tmp_path: Path) -> Subject:
     return Subject(
         trial_id="t", model="resnet_narrow", arm="plain", checkpoint=str(path), checkpoint_sha256="0" * 64, classes=3
     )
+
+
+def row(subject: Subject, variant: Variant, with_settings: GridSettings, fallback: str | None = None) -> LatencyRecord:
+    skeleton = latency_skeleton(with_settings, subject, variant, "grid", 0)
+    return measured(skeleton, subject, variant, with_settings, DATA, fallback)
 
 
 def test_each_call_has_a_process_of_its_own() -> None:
@@ -59,26 +72,62 @@ def test_process_that_dies_is_an_exception_and_the_next_one_works() -> None:
 
 
 def test_row_of_a_measurement_is_complete(subject: Subject, tmp_path: Path) -> None:
-    skeleton = latency_skeleton(settings(tmp_path), subject, Variant(), "grid", 0)
-    row = measured(skeleton, subject, Variant(), settings(tmp_path), DATA)
-    assert (row.status, row.batch1_agreement, row.threads) == ("ok", 1.0, len(os.sched_getaffinity(0)))
-    assert row.samples_ms is not None
-    assert [len(r) for r in row.samples_ms] == [350, 350]
-    assert None not in (row.p50_ms, row.p95_ms, row.p99_ms, row.foreign_cpu, row.artifact_mb, row.load_seconds)
+    measured_row = row(subject, Variant(), settings(tmp_path))
+    assert (measured_row.status, measured_row.batch1_agreement) == ("ok", 1.0)
+    assert measured_row.samples_ms is not None
+    assert [len(r) for r in measured_row.samples_ms] == [350, 350]
+    names = (
+        "p50_ms", "p50_low_ms", "p95_bound_ms", "p99_ms", "p99_bound_ms", "foreign_cpu", "load_average", "windows",
+        "artifact_mb", "load_seconds", "speedup_low", "speedup_high", "cores", "threads", "settled",
+    )  # fmt: skip
+    assert [name for name in names if getattr(measured_row, name) is None] == []
+
+
+def test_all_repeats_can_be_measured_in_one_process(subject: Subject, tmp_path: Path) -> None:
+    samples = row(subject, Variant(), settings(tmp_path, fresh_processes=False)).samples_ms
+    assert samples is not None
+    assert [len(r) for r in samples] == [350, 350]
+
+
+def test_speedup_of_the_reference_over_itself_is_about_one(subject: Subject, tmp_path: Path) -> None:
+    speedup = row(subject, Variant(), settings(tmp_path)).speedup
+    assert speedup is not None
+    assert 0.5 < speedup < 2
 
 
 def test_callable_that_answers_otherwise_at_batch_1_is_refused(
     subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measurement, "_large_batch_logits", lambda n, *_: torch.randn(n, 3))
-    skeleton = latency_skeleton(settings(tmp_path), subject, Variant(), "grid", 0)
+    other = Subject(**{**dataclasses.asdict(subject), "checkpoint": None})
+    models = iter([measurement.load_subject(subject), measurement.load_subject(other)])
+    monkeypatch.setattr(measurement, "load_subject", lambda _: next(models))
+    monkeypatch.setattr(measurement.copy, "deepcopy", lambda _: next(models, build_model("resnet_narrow", 3)))
+    monkeypatch.setattr(measurement, "pin_to_cores", lambda _: [])
     with pytest.raises(RuntimeError, match="logits at batch 1 differ from those at a large batch"):
-        measured(skeleton, subject, Variant(), settings(tmp_path), DATA)
+        measure_here(subject, Variant(), settings(tmp_path), DATA, 1)
+
+
+def test_failed_compile_falls_back_to_torchscript_and_says_so(subject: Subject, tmp_path: Path) -> None:
+    fallen = row(subject, Variant(compile="default"), settings(tmp_path), "torch.compile failed (why)")
+    assert (fallen.status, fallen.compile) == ("fallback", "default")
+    assert fallen.error == "torch.compile failed (why); TorchScript was measured instead"
+    assert fallen.p50_ms is not None
+
+
+def test_exported_artifact_reads_the_test_set_as_eager_does(subject: Subject, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    variant = Variant(runtime="onnxruntime")
+    build = exported(subject, variant, settings(tmp_path))
+    got, expected = (evaluation(subject, v, DATA, settings(tmp_path)) for v in (variant, Variant()))
+    assert (build.status, build.trial_id) == ("ok", "t")
+    assert got.predictions == expected.predictions
 
 
 @pytest.mark.parametrize("variant", [Variant(), Variant(precision="fp16"), Variant(channels_last=True)])
-def test_bits_and_predictions_of_an_evaluation_agree_with_its_accuracy(subject: Subject, variant: Variant) -> None:
-    record = evaluation(subject, variant, DATA, "cpu", 1)
+def test_bits_and_predictions_of_an_evaluation_agree_with_its_accuracy(
+    subject: Subject, variant: Variant, tmp_path: Path
+) -> None:
+    record = evaluation(subject, variant, DATA, settings(tmp_path))
     assert record.predictions is not None
     assert record.correct is not None
     right = np.frombuffer(record.predictions, "<u2") == DATA.test_labels
@@ -90,5 +139,32 @@ def test_failure_is_one_line_that_names_the_exception() -> None:
     assert failure(RuntimeError("first\nsecond")) == "RuntimeError: first"
 
 
-def test_what_cannot_run_here_is_unsupported_and_not_failed() -> None:
-    assert [failed_status(e) for e in (UnsupportedError("x"), RuntimeError("x"))] == ["unsupported", "failed"]
+def test_dead_process_is_said_to_be_out_of_memory_or_crashed() -> None:
+    assert "out of memory" in failure(BrokenProcessPool())
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (UnsupportedError("x"), "unsupported"),
+        (RuntimeError("x"), "failed"),
+        (DisturbedError("x"), "skipped"),
+        (DeviceTakenError("x"), "skipped"),
+    ],
+)
+def test_status_says_what_kind_of_failure_it_was(error: Exception, status: str) -> None:
+    assert failed_status(error) == status
+
+
+def eat_memory() -> int:
+    """Ask for more than the process may have."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+    return int(torch.zeros(1 << 40, dtype=torch.uint8).sum())
+
+
+def test_out_of_memory_is_an_error_and_the_next_process_starts_clean() -> None:
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        in_fresh_process(eat_memory)
+    assert in_fresh_process(int, "3") == 3

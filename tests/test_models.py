@@ -40,7 +40,13 @@ def test_resnet18_has_the_cifar_stem() -> None:
 
 @pytest.mark.parametrize(
     ("name", "millions"),
-    [("resnet18", 11.17), ("resnet_narrow", 0.70), ("mobilenet_v3_small", 1.53), ("shufflenet_v2_x1_0", 1.26)],
+    [
+        ("resnet18", 11.17),
+        ("resnet_narrow", 0.70),
+        ("resnet_tiny", 0.08),
+        ("mobilenet_v3_small", 1.53),
+        ("shufflenet_v2_x1_0", 1.26),
+    ],
 )
 def test_parameters(name: str, millions: float) -> None:
     assert count_parameters(build_model(name, 10)) / 1e6 == pytest.approx(millions, abs=0.01)
@@ -53,7 +59,9 @@ def test_same_seed_same_weights() -> None:
 
 
 def test_unknown_model_lists_those_allowed() -> None:
-    with pytest.raises(ValueError, match="'vgg' is unknown; allowed are resnet18, resnet_narrow, mobilenet_v3_small"):
+    with pytest.raises(
+        ValueError, match="'vgg' is unknown; allowed are resnet18, resnet_narrow, resnet_tiny, mobilenet_v3_small"
+    ):
         build_model("vgg", 10)
 
 

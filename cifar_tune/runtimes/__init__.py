@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from cifar_tune.runtimes import aotinductor, cudagraph, onnxruntime, openvino, tensorrt, torchscript
 from cifar_tune.runtimes import torch as torch_runtime
-from cifar_tune.runtimes.base import Runnable, Runtime, UnsupportedError
+from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError
 
-__all__ = ["RUNTIMES", "Runnable", "Runtime", "UnsupportedError"]
+__all__ = ["RUNTIMES", "Runnable", "Runtime", "Source", "UnsupportedError"]
 
 RUNTIMES: dict[str, Runtime] = {
-    "torch": torch_runtime.build,
+    "torch": torch_runtime.RUNTIME,
+    "cudagraph": cudagraph.RUNTIME,
+    "torchscript": torchscript.RUNTIME,
+    "aotinductor": aotinductor.RUNTIME,
+    "onnxruntime": onnxruntime.RUNTIME,
+    "openvino": openvino.RUNTIME,
+    "tensorrt": tensorrt.RUNTIME,
 }

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import importlib
+import itertools
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from types import ModuleType
 
+import torch
 from torch import Tensor, nn
 
 from cifar_tune.config import Variant
@@ -17,24 +22,108 @@ class UnsupportedError(RuntimeError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """What a runtime is given: a trained float32 model in eval mode, and where it shall run."""
+
+    model: nn.Module
+    variant: Variant
+    device: str
+    """cpu or cuda."""
+    example: Tensor
+    """One image, float32 (1, 3, H, W), on the device: the shape for which artifacts are made."""
+    threads: int
+    """CPU threads of a call."""
+    folder: Path
+    """Where the artifact of this model and variant lies; `export` makes it."""
+
+    @property
+    def layout(self) -> torch.memory_format:
+        """The memory layout that the variant asks for."""
+        return torch.channels_last if self.variant.channels_last else torch.contiguous_format
+
+    def module(self) -> nn.Module:
+        """The model on its device, in the layout and weight precision of the variant. It is changed in place."""
+        model = self.model.eval().to(self.device).to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
+        return HalfWeights(model) if self.variant.precision == "fp16_weights" else model
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """Images in the layout of the variant."""
+        return images.contiguous(memory_format=self.layout)
+
+
+class HalfWeights(nn.Module):
+    """A model with float16 weights that takes float32 images, as a server gets them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model.half()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) float32 -> logits (N, classes) float16."""
+        return self.model(images.half())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Runnable:
     """A model ready to answer."""
 
     call: Callable[[Tensor], Tensor]
     """Images (N, 3, H, W) float32 on the device -> logits (N, classes). A shape's first call may compile."""
-    scope: Callable[[], contextlib.AbstractContextManager[object]]
-    """Entered once around any number of calls: no grad, autocast. Not part of a call's latency."""
-    synchronize: Callable[[], object]
-    """Returns when the device is done."""
     prepare_input: Callable[[Tensor], Tensor]
     """Gives an input batch the layout that the variant wants."""
-    weights_mb: float
-    """Weights and buffers as held in memory, 10**6 bytes."""
+    artifact_mb: float
+    """What is deployed: the artifact, or weights and buffers as held in memory; 10**6 bytes."""
+    scope: Callable[[], contextlib.AbstractContextManager[object]] = torch.inference_mode
+    """Entered once around any number of calls: no grad, autocast. Not part of a call's latency."""
+    synchronize: Callable[[], object] = lambda: None
+    """Returns when the device is done."""
 
 
-class Runtime(Protocol):
-    """Turn a trained float32 model into what answers; UnsupportedError where it cannot run here."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Runtime:
+    """How a model becomes a callable. Both functions raise UnsupportedError where it cannot run here."""
 
-    def __call__(self, model: nn.Module, variant: Variant, device: str) -> Runnable:
-        """Give the runnable of a model and variant on a device (cpu or cuda)."""
-        ...
+    load: Callable[[Source], Runnable]
+    """Gives the callable; reads `Source.folder` where there is an export."""
+    variants: tuple[Variant, ...]
+    """What it adds to the grid."""
+    cuda_variants: tuple[Variant, ...] = ()
+    """What it adds on a GPU beside them."""
+    export: Callable[[Source], object] | None = None
+    """Writes the artifact, for one image, into `Source.folder`, outside of the exclusive slot; None: there is none."""
+
+
+def need(module: str, extra: str) -> ModuleType:
+    """An optional package; UnsupportedError says how to install it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        name = module.partition(".")[0]
+        raise UnsupportedError(f"{name} is not installed: pip install 'cifar_tune[{extra}]' ({error})") from error
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings that exporters cause among themselves: a user can act on none of them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def wait_for(device: str) -> Callable[[], object]:
+    """How to wait for a PyTorch device."""
+    return torch.cuda.synchronize if device == "cuda" else _nothing_to_wait_for
+
+
+def _nothing_to_wait_for() -> None:
+    """CPU calls return when they are done."""
+
+
+def weights_mb(model: nn.Module) -> float:
+    """Parameters and buffers in memory, 10**6 bytes."""
+    return sum(t.numel() * t.element_size() for t in itertools.chain(model.parameters(), model.buffers())) / 1e6
+
+
+def file_mb(folder: Path) -> float:
+    """All files of an artifact, 10**6 bytes."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6

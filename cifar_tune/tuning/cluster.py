@@ -34,6 +34,8 @@ class ClusterInfo:
     gpus: int
     dashboard: str | None
     """Address of the dashboard's page; None where it does not run."""
+    measuring_node: dict[str, float]
+    """A touch of the resource that only one node has: what asks for it builds, reads and measures on that node."""
 
 
 @contextlib.contextmanager
@@ -70,6 +72,15 @@ def cluster(study: StudyConfig) -> Iterator[ClusterInfo]:
             cpus=int(resources.get("CPU", 1)),
             gpus=int(resources.get("GPU", 0)),
             dashboard=f"http://{url}" if url else None,
+            measuring_node=_measuring_node(),
         )
     finally:
         ray.shutdown()
+
+
+def _measuring_node() -> dict[str, float]:
+    """The node with a latency slot on which a run builds and measures: one with most GPUs, the first of equals."""
+    nodes = [n["Resources"] for n in ray.nodes() if n["Alive"] and LATENCY_SLOT in n["Resources"]]
+    chosen = max(nodes, key=lambda resources: resources.get("GPU", 0))
+    name = next(r for r in chosen if r.startswith("node:") and r != "node:__internal_head__")
+    return {name: 0.001}

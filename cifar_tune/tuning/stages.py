@@ -184,9 +184,8 @@ def run_cells(
 
 def exclusive_bundle(info: ClusterInfo, device: str) -> dict[str, float]:
     """What a measurement holds: the node's slot, and its GPU or, without one, all its CPUs."""
-    if device == "cuda":
-        return {"CPU": min(4, info.cpus), "GPU": 1, LATENCY_SLOT: 1}
-    return {"CPU": info.cpus, LATENCY_SLOT: 1}
+    held = {"CPU": min(4, info.cpus), "GPU": 1} if device == "cuda" else {"CPU": info.cpus}
+    return {**held, LATENCY_SLOT: 1, **info.measuring_node}
 
 
 def fit(

@@ -19,12 +19,14 @@ from ray import tune
 
 from cifar_tune.config import Arm, StudyConfig, Variant
 from cifar_tune.data import ImageData
+from cifar_tune.device import exclusive_device
 from cifar_tune.measurement import (
     BATCH1_IMAGES,
     GridSettings,
     Subject,
-    build,
+    compiled,
     evaluation,
+    exported,
     failed_status,
     failure,
     in_fresh_process,
@@ -142,39 +144,57 @@ class MeasureTask:
     data: ray.ObjectRef
 
 
-def evaluate_variant(config: dict[str, Any], task: MeasureTask) -> None:
-    """Read the whole test set with one model, precision and layout, at a large batch."""
-    cell = config["cell"]
+def prepare_variant(config: dict[str, Any], task: MeasureTask) -> None:
+    """What needs no device of its own: compile or export a variant, and read the whole test set with it.
+
+    The cell says what is due: `build`, `evaluate`, or both, in this order.
+    """
+    cell, settings = config["cell"], task.settings
     subject, variant = Subject(**cell["subject"]), Variant(**cell["variant"])
-    try:
-        record = evaluation(subject, variant, ray.get(task.data), task.settings.device, task.settings.threads)
-    except Exception as error:  # noqa: BLE001 - whatever ends an evaluation becomes its row
-        record = EvaluationRecord(
-            trial_id=subject.trial_id, variant=variant.name, status=failed_status(error), error=failure(error)
-        )
-    tune.report({"record": to_row(record)})
-
-
-def build_variant(config: dict[str, Any], task: MeasureTask) -> None:
-    """Compile one architecture for one variant at batch 1, into the cache that the measurement will use."""
-    cell = config["cell"]
-    model, variant = cell["model"], Variant(**cell["variant"])
-    try:
-        record = in_fresh_process(build, model, cell["classes"], variant, task.settings)
-    except Exception as error:  # noqa: BLE001 - whatever ends a build becomes its row
-        record = BuildRecord(model=model, variant=variant.name, status=failed_status(error), error=failure(error))
-    tune.report({"record": to_row(record)})
+    records: dict[str, Any] = {}
+    if cell["build"]:
+        function = compiled if variant.runtime == "torch" else exported
+        try:
+            build = in_fresh_process(function, subject, variant, settings)
+        except Exception as error:  # noqa: BLE001 - whatever ends a build becomes its row
+            build = BuildRecord(
+                model=subject.model,
+                trial_id=None if variant.runtime == "torch" else subject.trial_id,
+                variant=variant.name,
+                status=failed_status(error),
+                error=failure(error),
+            )
+        records["build"] = to_row(build)
+    if cell["evaluate"] and records.get("build", {"status": "ok"})["status"] == "ok":
+        data: ImageData = ray.get(task.data)
+        test = dataclasses.replace(data, train_images=data.train_images[:0])
+        try:
+            evaluated = (
+                evaluation(subject, variant, data, settings)
+                if variant.runtime == "torch"
+                else in_fresh_process(evaluation, subject, variant, test, settings)
+            )
+        except Exception as error:  # noqa: BLE001 - whatever ends an evaluation becomes its row
+            evaluated = EvaluationRecord(
+                trial_id=subject.trial_id, variant=variant.name, status=failed_status(error), error=failure(error)
+            )
+        records["evaluation"] = to_row(evaluated)
+    tune.report({"record": records})
 
 
 def measure_latency(config: dict[str, Any], task: MeasureTask) -> None:
-    """Measure one variant at batch 1, alone on the node: the trial holds all its CPUs or its GPU, and the slot."""
+    """Measure one variant at batch 1, alone on the node: the trial holds all its CPUs or its GPU, and the slot.
+
+    Beyond Ray's resources it holds the machine's lock of the device, so that two studies take turns.
+    """
     cell, settings = config["cell"], task.settings
     subject, variant = Subject(**cell["subject"]), Variant(**cell["variant"])
     skeleton = latency_skeleton(settings, subject, variant, cell["stage"], cell["repeat"])
     data: ImageData = ray.get(task.data)
     first = dataclasses.replace(data, train_images=data.train_images[:0], test_images=data.test_images[:BATCH1_IMAGES])
     try:
-        record = in_fresh_process(measured, skeleton, subject, variant, settings, first)
+        with exclusive_device(settings.device, wait=not settings.latency.strict, purpose=f"(run {settings.run})"):
+            record = measured(skeleton, subject, variant, settings, first, cell["fallback"])
     except Exception as error:  # noqa: BLE001 - whatever ends a measurement becomes its row
         record = dataclasses.replace(skeleton, status=failed_status(error), error=failure(error))
     tune.report({"record": to_row(record)})

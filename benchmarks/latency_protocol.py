@@ -1,0 +1,160 @@
+"""Whether the latency protocol can be believed. All figures are ratios within one run.
+
+    python benchmarks/latency_protocol.py timer       # our mean beside torch.utils.benchmark's, rounds alternated
+    python benchmarks/latency_protocol.py overhead    # what the harness adds to a call
+    python benchmarks/latency_protocol.py pairs       # A/A and a 3 % slowdown, under a load that comes and goes
+
+Each prints its figures and targets, and exits with 1 where a target is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import random
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch.utils.benchmark import Timer
+
+from cifar_tune.config import LatencyConfig
+from cifar_tune.latency import Timed, measure, median_interval, paired_speedup
+from cifar_tune.models import build_model
+
+TIMER_TOLERANCE = 0.03
+OVERHEAD_US = 1.0
+RUNS = 100
+NEEDED = 90
+HALF_WIDTH = 0.02
+SLOWDOWN = 0.03
+
+
+def model_call(name: str, threads: int) -> Callable[[object], object]:
+    torch.set_num_threads(threads)
+    model = build_model(name, 10).eval()
+    image = torch.randn(1, 3, 32, 32)
+
+    def call(_: object) -> object:
+        with torch.inference_mode():
+            return model(image)
+
+    return call
+
+
+def protocol(samples: int, repeats: int = 1) -> LatencyConfig:
+    per_repeat = max(samples, -(-700 // repeats))
+    return LatencyConfig(iterations=per_repeat, max_iterations=per_repeat, repeats=repeats, time_limit=1000.0)
+
+
+def timer(args: argparse.Namespace) -> bool:
+    """Means of alternated rounds: both are means over all calls of the same callable with the same threads."""
+    call = model_call(args.model, args.threads)
+    torch_timer = Timer("call(None)", globals={"call": call}, num_threads=args.threads)
+    config, rng = protocol(700), np.random.default_rng(0)
+    ratios: list[float] = []
+    for number in range(args.rounds):
+
+        def ours() -> float:
+            return float(np.mean(measure(Timed(call=call, inputs=[None]), None, config, rng)[0].samples_ms))
+
+        def theirs() -> float:
+            return torch_timer.blocked_autorange(min_run_time=args.seconds).mean * 1e3
+
+        first, second = (ours, theirs) if number % 2 else (theirs, ours)
+        figures = {f: f() for f in (first, second)}
+        ratios.append(figures[ours] / figures[theirs])
+        print(f"round {number + 1}: ours {figures[ours]:.3f} ms, torch {figures[theirs]:.3f} ms", flush=True)
+    middle, (low, high) = float(np.median(ratios)), median_interval(ratios)
+    print(f"{args.model}, {args.threads} thread(s): ours / blocked_autorange = {middle:.3f} ({low:.3f} to {high:.3f}),")
+    print(f"median and its 95 % interval of {len(ratios)} rounds; target within {TIMER_TOLERANCE:.0%} of 1")
+    return abs(middle - 1) <= TIMER_TOLERANCE
+
+
+def overhead(_: argparse.Namespace) -> bool:
+    """Samples of a call that does nothing."""
+    timed = Timed(call=lambda given: given, inputs=[None])
+    samples = measure(timed, timed, protocol(2000), np.random.default_rng(0))[0].samples_ms
+    middle = 1e3 * float(np.median(samples))
+    print(f"a call that does nothing: median {middle:.3f} us of {len(samples)}; target below {OVERHEAD_US} us")
+    return middle < OVERHEAD_US
+
+
+def come_and_go(stop: object) -> None:
+    """Load one core for a random while, then leave it for another."""
+    rng = random.Random(0)
+    while not stop.is_set():  # type: ignore[attr-defined]
+        end = time.perf_counter() + rng.uniform(0.1, 0.6)
+        while time.perf_counter() < end:
+            pass
+        time.sleep(rng.uniform(0.1, 0.6))
+
+
+def pairs(args: argparse.Namespace) -> bool:
+    """100 runs of a callable against itself, and 100 against itself made 3 % slower by waiting in the call."""
+    call = model_call(args.model, args.threads)
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    load = context.Process(target=come_and_go, args=(stop,), daemon=True)
+    load.start()
+    same = [speedup(call, call, number) for number in range(args.runs)]
+    slower = [speedup(slowed(call), call, number) for number in range(args.runs)]
+    stop.set()
+    load.join()
+    held = sum(low <= 1 <= high for _, low, high in same)
+    width = float(np.median([(high - low) / 2 for _, low, high in same]))
+    found = sum(high < 1 for _, _, high in slower)
+    ratio = float(np.median([middle for middle, _, _ in slower]))
+    needed = NEEDED * args.runs // RUNS
+    print(f"{args.model}, {args.threads} thread(s), beside a load that comes and goes, {args.runs} runs each:")
+    print(f"A/A: the 95 % interval holds 1 in {held} (target {needed}), median half-width {width:.2%} (target 2 %)")
+    print(f"3 % slower: found in {found} (target {needed}), median speedup {ratio:.4f} (expected {1 / 1.03:.4f})")
+    return held >= needed and width <= HALF_WIDTH and found >= needed
+
+
+def speedup(
+    variant: Callable[[object], object], call: Callable[[object], object], seed: int
+) -> tuple[float, float, float]:
+    rng = np.random.default_rng(seed)
+    config = protocol(250, repeats=3)
+    taken = measure(as_timed(variant), as_timed(call), config, rng, repeats=3)
+    samples, reference = [r.samples_ms for r in taken], [r.reference_ms for r in taken]
+    return paired_speedup(samples, reference, config.round_calls, rng)
+
+
+def as_timed(call: Callable[[object], object]) -> Timed:
+    return Timed(call=call, inputs=[None])
+
+
+def slowed(call: Callable[[object], object]) -> Callable[[object], object]:
+    """The same call, longer by 3 % of its own time, whatever that is at the moment."""
+
+    def slow(given: object) -> object:
+        started = time.perf_counter()
+        answer = call(given)
+        end = started + (time.perf_counter() - started) * (1 + SLOWDOWN)
+        while time.perf_counter() < end:
+            pass
+        return answer
+
+    return slow
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = {"timer": timer, "overhead": overhead, "pairs": pairs}
+    parser.add_argument("command", choices=commands)
+    parser.add_argument("--model", default="resnet_narrow")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=15, help="of timer")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a round of torch's timer")
+    parser.add_argument("--runs", type=int, default=RUNS, help="of pairs")
+    args = parser.parse_args()
+    if not commands[args.command](args):
+        sys.exit("a target is missed")
+
+
+if __name__ == "__main__":
+    main()

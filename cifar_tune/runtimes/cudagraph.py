@@ -1,0 +1,54 @@
+"""One CUDA graph, captured by hand: a call copies the image in and replays, without a check or a launch a kernel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cifar_tune.config import Variant
+from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError, wait_for, weights_mb
+from cifar_tune.runtimes.torch import torch_scope
+
+WARMUP_CALLS = 3
+"""On a side stream before the capture, as PyTorch's documentation asks: cuDNN chooses its algorithms there."""
+
+
+def load(source: Source) -> Runnable:
+    """See `Runtime`. The answer is overwritten by the next call."""
+    if source.device != "cuda":
+        raise UnsupportedError("a CUDA graph needs a CUDA device")
+    model = source.module()
+    image = source.prepared(source.example).clone(memory_format=torch.preserve_format)
+    graph = torch.cuda.CUDAGraph()
+    with torch_scope(source.variant, source.device):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARMUP_CALLS):
+                model(image)
+        torch.cuda.current_stream().wait_stream(side)
+        with torch.cuda.graph(graph):
+            logits = model(image)
+
+    def call(images: Tensor) -> Tensor:
+        image.copy_(images)
+        graph.replay()
+        return logits
+
+    return Runnable(
+        call=call,
+        scope=lambda: torch_scope(source.variant, source.device),
+        synchronize=wait_for(source.device),
+        prepare_input=source.prepared,
+        artifact_mb=weights_mb(model),
+    )
+
+
+RUNTIME = Runtime(
+    load=load,
+    variants=(
+        Variant(runtime="cudagraph", channels_last=True),
+        Variant(runtime="cudagraph", precision="fp16", channels_last=True),
+        Variant(runtime="cudagraph", precision="fp16_weights", channels_last=True),
+    ),
+)

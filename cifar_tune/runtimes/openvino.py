@@ -1,0 +1,62 @@
+"""OpenVINO on Intel CPUs, set for latency."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cifar_tune.config import Variant
+from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError, file_mb, need, quiet
+
+FILE = "model.xml"
+PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+"""What it may compute in. Left alone it takes bf16 wherever the processor has it, whatever the weights are."""
+
+
+def export(source: Source) -> Path:
+    """See `Runtime`."""
+    _require_cpu(source)
+    ov = need("openvino", "openvino")
+    with torch.no_grad(), quiet():
+        model = ov.convert_model(source.module(), example_input=source.example, input=[tuple(source.example.shape)])
+    ov.save_model(model, source.folder / FILE, compress_to_fp16=False)
+    return source.folder / FILE
+
+
+def load(source: Source) -> Runnable:
+    """See `Runtime`. The answer is overwritten by the next call."""
+    _require_cpu(source)
+    ov = need("openvino", "openvino")
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": PRECISIONS[source.variant.precision],
+        "INFERENCE_NUM_THREADS": source.threads,
+        "NUM_STREAMS": 1,
+    }
+    compiled = ov.Core().compile_model(source.folder / FILE, "CPU", settings)
+    request = compiled.create_infer_request()
+    output = compiled.output(0)
+
+    def call(images: Tensor) -> Tensor:
+        request.infer([images.numpy()], share_inputs=True, share_outputs=True)
+        return torch.from_numpy(request.get_tensor(output).data)
+
+    return Runnable(call=call, prepare_input=Tensor.contiguous, artifact_mb=file_mb(source.folder))
+
+
+def _require_cpu(source: Source) -> None:
+    if source.device != "cpu":
+        raise UnsupportedError("OpenVINO has no CUDA device")
+
+
+RUNTIME = Runtime(
+    export=export,
+    load=load,
+    variants=(
+        Variant(runtime="openvino"),
+        Variant(runtime="openvino", single_thread=True),
+        Variant(runtime="openvino", precision="bf16"),
+    ),
+)

@@ -1,0 +1,78 @@
+"""TensorRT, from the ONNX file: an engine built for one image on this GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cifar_tune.config import Variant
+from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError, file_mb, need, wait_for
+from cifar_tune.runtimes.onnxruntime import export_onnx
+
+FILE = "model.engine"
+
+
+def export(source: Source) -> Path:
+    """See `Runtime`."""
+    trt = _require(source)
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    onnx = export_onnx(source, source.folder / "model.onnx")
+    if not parser.parse_from_file(str(onnx)):
+        raise RuntimeError(f"TensorRT cannot read the model: {parser.get_error(0).desc()}")
+    config = builder.create_builder_config()
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        raise RuntimeError("TensorRT could not build an engine")
+    for file in source.folder.iterdir():  # the engine holds all of it
+        file.unlink()
+    (source.folder / FILE).write_bytes(engine)
+    return source.folder / FILE
+
+
+def load(source: Source) -> Runnable:
+    """See `Runtime`. The answer is overwritten by the next call."""
+    trt = _require(source)
+    runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+    engine = runtime.deserialize_cuda_engine((source.folder / FILE).read_bytes())
+    context = engine.create_execution_context()
+    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+    (input_name,) = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
+    (output_name,) = [n for n in names if n != input_name]
+    dtype = torch.float16 if engine.get_tensor_dtype(output_name) == trt.float16 else torch.float32
+    image = source.example.contiguous().clone()
+    logits = torch.empty(tuple(engine.get_tensor_shape(output_name)), dtype=dtype, device="cuda")
+    context.set_tensor_address(input_name, image.data_ptr())
+    context.set_tensor_address(output_name, logits.data_ptr())
+
+    def call(images: Tensor) -> Tensor:
+        image.copy_(images)
+        context.execute_async_v3(torch.cuda.current_stream().cuda_stream)
+        return logits
+
+    # the engine and its runtime must outlive the context: the callable keeps them
+    call.keeps = (runtime, engine)  # pyright: ignore[reportFunctionMemberAccess]
+    return Runnable(
+        call=call,
+        synchronize=wait_for("cuda"),
+        prepare_input=Tensor.contiguous,
+        artifact_mb=file_mb(source.folder),
+    )
+
+
+def _require(source: Source) -> Any:
+    if source.device != "cuda":
+        raise UnsupportedError("TensorRT needs a CUDA device")
+    return need("tensorrt", "tensorrt")
+
+
+RUNTIME = Runtime(
+    export=export,
+    load=load,
+    variants=(Variant(runtime="tensorrt"), Variant(runtime="tensorrt", precision="fp16_weights")),
+)

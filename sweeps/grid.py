@@ -1,0 +1,310 @@
+"""The variant grid as a stage of a run: what can be prepared beside each other, then each measurement alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cifar_tune.cli import StudyFailedError
+from cifar_tune.config import REFERENCE, StudyConfig, Variant, grid_variants
+from cifar_tune.device import DeviceTakenError, exclusive_device
+from cifar_tune.ledger import latency_key
+from cifar_tune.measurement import GridSettings, Subject, artifact_folder, latency_skeleton
+from cifar_tune.records import BuildRecord, EvaluationRecord, LatencyRecord
+from cifar_tune.runtimes import RUNTIMES
+from cifar_tune.store import from_row
+from cifar_tune.tuning.stages import Slots, exclusive_bundle, run_cells, training_slots
+from cifar_tune.tuning.trainables import MeasureTask, measure_latency, prepare_variant
+from sweeps.job import Job
+
+Cell = dict[str, Any]
+
+
+def study_variants(study: StudyConfig, device: str) -> list[Variant]:
+    """The grid, FP32 eager first, then what the chosen runtimes add to it."""
+    chosen = [RUNTIMES[name] for name in (RUNTIMES if study.runtimes is None else study.runtimes)]
+    added = [v for runtime in chosen for v in (*runtime.variants, *(runtime.cuda_variants if device == "cuda" else ()))]
+    return list(dict.fromkeys([*grid_variants(), *added]))
+
+
+def measure_grid(work: Job, subjects: Sequence[Subject]) -> None:
+    """All variants of all subjects: builds and accuracy beside each other, then latency, each alone."""
+    variants = study_variants(work.study, work.device)
+    prepare_variants(work, subjects, variants)
+    measure_cells(work, [cell_of(s, v) for s in subjects for v in variants], "latency")
+
+
+def grid_settings(work: Job, slots: Slots | None = None) -> GridSettings:
+    """How this run's variants are evaluated, built and measured; `slots`: of evaluations and builds."""
+    return GridSettings(
+        run=work.run.name,
+        device=work.device,
+        threads=1 if slots is None else slots.cpus,
+        latency=work.study.latency_config(),
+        cache=str(build_cache(work.run)),
+        input_shape=work.input_shape,
+    )
+
+
+def build_cache(run: Path) -> Path:
+    """Compiled code and artifacts of a run: outside of it, since they run, and a run may come from elsewhere."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "cifar_tune" / "builds" / run.name
+
+
+def artifact_of(work: Job, subject: Subject, row: LatencyRecord) -> Path | None:
+    """The folder of what a row deploys; None where its runtime has no artifact."""
+    folder = artifact_folder(grid_settings(work), subject, variant_of(row))
+    return folder if RUNTIMES[row.runtime].export is not None else None
+
+
+def variant_of(row: LatencyRecord) -> Variant:
+    """What a row measured."""
+    return Variant(**{f.name: getattr(row, f.name) for f in dataclasses.fields(Variant)})
+
+
+def forget_builds(run: Path) -> None:
+    """Remove the compiler caches and artifacts of a finished run."""
+    shutil.rmtree(build_cache(run), ignore_errors=True)
+
+
+# --- preparation ------------------------------------------------------------------------------------------------
+
+
+class Preparations:
+    """What the ledger holds of builds and evaluations."""
+
+    def __init__(self, work: Job) -> None:
+        self._settings = grid_settings(work)
+        self._builds = {(r.trial_id or r.model, r.variant): r for r in work.ledger.read(BuildRecord)}
+        self._evaluations = {(r.trial_id, r.variant): r for r in work.ledger.read(EvaluationRecord)}
+
+    def build(self, subject: Subject, variant: Variant) -> BuildRecord | None:
+        """The build of a variant; None where it needs none, or has none yet. A lost artifact is none."""
+        if not needs_build(variant):
+            return None
+        of = subject.model if variant.runtime == "torch" else subject.trial_id
+        record = self._builds.get((of, variant.built.name))
+        lost = RUNTIMES[variant.runtime].export and not artifact_folder(self._settings, subject, variant).is_dir()
+        return None if record is not None and record.status == "ok" and lost else record
+
+    def evaluation(self, subject: Subject, variant: Variant) -> EvaluationRecord | None:
+        """The reading of the test set that counts for a variant."""
+        return self._evaluations.get((subject.trial_id, variant.evaluated.name))
+
+    def beside(self, build: BuildRecord) -> int | None:
+        """Most builds that ran at one time beside this one."""
+        spans = [
+            (b.started_at, b.started_at + b.compile_seconds)
+            for b in self._builds.values()
+            if b is not build and b.started_at is not None and b.compile_seconds is not None
+        ]
+        if build.started_at is None or build.compile_seconds is None:
+            return None
+        end = build.started_at + build.compile_seconds
+        moments = [build.started_at, *(start for start, _ in spans if build.started_at <= start < end)]
+        return max(sum(start <= moment < stop for start, stop in spans) for moment in moments)
+
+
+def needs_build(variant: Variant) -> bool:
+    """Whether a variant is compiled or exported before it is measured."""
+    return variant.compile != "none" or RUNTIMES[variant.runtime].export is not None
+
+
+def prepare_variants(
+    work: Job, subjects: Sequence[Subject], variants: Sequence[Variant], *, evaluate: bool = True
+) -> None:
+    """Compile and export, and read the test set, as many at a time as there are slots, before anything is measured."""
+    cells = preparation_cells(work, subjects, variants, evaluate=evaluate and work.labelled)
+
+    def keep(cell: Cell, row: dict[str, Any] | None, error: str | None) -> str:
+        subject, variant = Subject(**cell["subject"]), Variant(**cell["variant"])
+        if row is None:
+            row = _died(subject, variant, cell, error)
+        shown = f"{subject.model} {variant.name}"
+        if "build" in row:
+            build = from_row(BuildRecord, row["build"])
+            work.ledger.put_build(build)
+            shown += f" {build.compile_seconds:.0f} s" if build.compile_seconds is not None else f" {build.status}"
+        if "evaluation" in row:
+            work.ledger.put_evaluation(from_row(EvaluationRecord, row["evaluation"]))
+        return shown
+
+    slots = training_slots(work.study, work.info, work.device, max(1, len(cells)))
+    run_cells(
+        prepare_variant,
+        MeasureTask(settings=grid_settings(work, slots), data=work.data),
+        cells,
+        {**slots.bundle, **work.info.measuring_node},
+        work.run,
+        "prepare variants",
+        work.view,
+        keep,
+        verbose=work.study.verbose,
+    )
+
+
+def preparation_cells(
+    work: Job, subjects: Sequence[Subject], variants: Sequence[Variant], *, evaluate: bool
+) -> list[Cell]:
+    """What is still to be built or evaluated, each once; the longest work, compilation, first."""
+    done = Preparations(work)
+    compiles: dict[tuple[str, str], Cell] = {}
+    exports: list[Cell] = []
+    evaluations: dict[tuple[str, str], Cell] = {}
+    for variant in dict.fromkeys(v.built for v in variants):
+        for subject in subjects:
+            built = done.build(subject, variant) is not None or not needs_build(variant)
+            if variant.compile != "none" and not built:  # one build serves all weights of an architecture
+                compiles.setdefault(
+                    (subject.model, variant.name), cell_of(subject, variant, build=True, evaluate=False)
+                )
+            read = done.evaluation(subject, variant) is not None or not evaluate
+            if RUNTIMES[variant.runtime].export is not None and not (built and read):
+                exports.append(cell_of(subject, variant, build=not built, evaluate=not read))
+            elif not read:
+                key = (subject.trial_id, variant.evaluated.name)
+                evaluations.setdefault(key, cell_of(subject, variant.evaluated, build=False, evaluate=True))
+    return [*compiles.values(), *exports, *evaluations.values()]
+
+
+def _died(subject: Subject, variant: Variant, cell: Cell, error: str | None) -> dict[str, Any]:
+    """The records of a preparation whose worker died."""
+    row: dict[str, Any] = {}
+    if cell["build"]:
+        trial_id = None if variant.runtime == "torch" else subject.trial_id
+        row["build"] = dataclasses.asdict(
+            BuildRecord(model=subject.model, trial_id=trial_id, variant=variant.name, status="failed", error=error)
+        )
+    if cell["evaluate"]:
+        row["evaluation"] = dataclasses.asdict(
+            EvaluationRecord(trial_id=subject.trial_id, variant=variant.name, status="failed", error=error)
+        )
+    return row
+
+
+# --- measurement ------------------------------------------------------------------------------------------------
+
+
+def cell_of(subject: Subject, variant: Variant, **more: Any) -> Cell:
+    """One preparation or measurement as plain data, which is what Tune carries."""
+    return {
+        "subject": dataclasses.asdict(subject),
+        "variant": dataclasses.asdict(variant),
+        "stage": "grid",
+        "repeat": 0,
+        "fallback": None,
+        **more,
+    }
+
+
+def measure_cells(work: Job, cells: Sequence[Cell], name: str) -> None:
+    """Measure what the ledger does not hold, one trial a node at a time; every cell ends as a row."""
+    done = work.ledger.latency_keys()
+    prepared = Preparations(work)
+    missing: list[Cell] = []
+    for cell in cells:
+        if _key(cell) in done:
+            continue
+        obstacle = _obstacle(prepared, Subject(**cell["subject"]), Variant(**cell["variant"]))
+        if obstacle is None:
+            missing.append(cell)
+        elif obstacle.status == "failed" and cell["variant"]["compile"] != "none":  # R12
+            missing.append({**cell, "fallback": f"torch.compile failed ({obstacle.error})"})
+        else:  # what could not be prepared needs no process to say so
+            row = dataclasses.replace(_dead(work, cell, obstacle.error), status=obstacle.status)
+            work.ledger.put_latency(row)
+    _announce_turn(work)
+
+    def keep(cell: Cell, row: dict[str, Any] | None, error: str | None) -> str:
+        record = from_row(LatencyRecord, row) if row else _dead(work, cell, error)
+        subject, variant = Subject(**cell["subject"]), Variant(**cell["variant"])
+        record = with_build(with_accuracy(record, subject, variant, prepared), subject, variant, prepared)
+        work.ledger.put_latency(record)
+        shown = f"{record.p50_ms:.2f} ms" if record.p50_ms is not None else record.status
+        return f"{record.model} {record.variant} {shown}"
+
+    run_cells(
+        measure_latency,
+        MeasureTask(settings=grid_settings(work), data=work.data),
+        missing,
+        exclusive_bundle(work.info, work.device),
+        work.run,
+        name,
+        work.view,
+        keep,
+        verbose=work.study.verbose,
+    )
+
+
+def _announce_turn(work: Job) -> None:
+    """Say whose turn it is where another study measures; with --strict, stop.
+
+    Raises:
+        StudyFailedError: the device is taken, and the user asked not to wait.
+    """
+    try:
+        with exclusive_device(work.device, wait=False):
+            return
+    except DeviceTakenError as taken:
+        if work.study.strict:
+            raise StudyFailedError(f"{taken}; without --strict this run would wait for its turn") from taken
+        work.view.say(f"Waiting for a turn: {taken}")
+
+
+def _obstacle(prepared: Preparations, subject: Subject, variant: Variant) -> BuildRecord | EvaluationRecord | None:
+    """The preparation of a variant that did not succeed, if any."""
+    records = (prepared.build(subject, variant), prepared.evaluation(subject, variant))
+    return next((r for r in records if r is not None and r.status != "ok"), None)
+
+
+def _key(cell: Cell) -> str:
+    return latency_key(
+        cell["stage"], cell["subject"]["checkpoint_sha256"], Variant(**cell["variant"]).name, cell["repeat"]
+    )
+
+
+def _dead(work: Job, cell: Cell, error: str | None) -> LatencyRecord:
+    """The row of a cell that was not measured."""
+    subject, variant = Subject(**cell["subject"]), Variant(**cell["variant"])
+    skeleton = latency_skeleton(grid_settings(work), subject, variant, cell["stage"], cell["repeat"])
+    return dataclasses.replace(skeleton, error=error)
+
+
+def with_accuracy(record: LatencyRecord, subject: Subject, variant: Variant, prepared: Preparations) -> LatencyRecord:
+    """The row with the accuracy that its runtime, precision, layout and weights have over the test set."""
+    own, reference = prepared.evaluation(subject, variant), prepared.evaluation(subject, REFERENCE)
+    if record.status not in ("ok", "fallback") or own is None:
+        return record
+    return dataclasses.replace(
+        record,
+        test_accuracy=own.test_accuracy,
+        correct=own.correct,
+        agreement=_agreement(own, reference),
+    )
+
+
+def _agreement(own: EvaluationRecord, reference: EvaluationRecord | None) -> float | None:
+    if reference is None or own.predictions is None or reference.predictions is None:
+        return None
+    same = np.frombuffer(own.predictions, "<u2") == np.frombuffer(reference.predictions, "<u2")
+    return float(same.mean())
+
+
+def with_build(record: LatencyRecord, subject: Subject, variant: Variant, prepared: Preparations) -> LatencyRecord:
+    """The row with the time that its compilation or export took."""
+    build = prepared.build(subject, variant)
+    if build is None:
+        return record
+    return dataclasses.replace(
+        record,
+        compile_seconds=build.compile_seconds,
+        compile_cold=build.compile_cold,
+        compile_beside=prepared.beside(build),
+    )

@@ -1,0 +1,60 @@
+"""Factor effects against latencies whose factors are known."""
+
+import dataclasses
+import math
+
+import analysis_data as data
+import numpy as np
+import pytest
+
+from analysis.effects import factor_effects
+from cifar_tune.config import grid_variants
+from cifar_tune.records import LatencyRecord
+
+FACTORS = {"fp16": 0.6, "compile": 0.8, "channels_last": 0.97, "fp16 x compile": 1.1}
+
+
+def measured(noise: float, seed: int = 0, drift: float = 0.0) -> list[LatencyRecord]:
+    """A grid whose latencies are the product of FACTORS, a machine's drift and noise, in rounds of two calls."""
+    rng = np.random.default_rng(seed)
+    rows: list[LatencyRecord] = []
+    for number, variant in enumerate(grid_variants()):
+        on = {
+            "fp16": variant.precision == "fp16",
+            "compile": variant.compile != "none",
+            "channels_last": variant.channels_last,
+        }
+        factor = math.prod(value for term, value in FACTORS.items() if all(on[name] for name in term.split(" x ")))
+        speed = 1 + drift * number
+        samples = [[3.0 * factor * speed * math.exp(noise * rng.normal())] * 4 for _ in range(3)]
+        row = data.latency(variant, p50=3.0 * factor)
+        rows.append(dataclasses.replace(row, samples_ms=samples, reference_ms=[[3.0 * speed] * 4] * 3, round_calls=2))
+    return rows
+
+
+def test_effect_of_each_factor_is_found_where_nothing_is_noise() -> None:
+    effects = {e.term: e.change for e in factor_effects(data.frame(*measured(0.0)))}
+    assert effects["fp16"] == pytest.approx(0.6 * math.sqrt(1.1) - 1)
+    assert effects["channels_last"] == pytest.approx(0.97 - 1)
+    assert effects["fp16 x compile"] == pytest.approx(1.1 - 1)
+    assert effects["compile x channels_last"] == pytest.approx(0, abs=1e-9)
+
+
+def test_drift_of_the_machine_changes_nothing() -> None:
+    still, drifting = (factor_effects(data.frame(*measured(0.01, drift=d))) for d in (0.0, 0.3))
+    assert [e.change for e in still] == pytest.approx([e.change for e in drifting])
+
+
+def test_interval_holds_the_truth_as_often_as_it_says() -> None:
+    truth = 0.97 - 1
+    held = [
+        effect.low <= truth <= effect.high
+        for seed in range(200)
+        for effect in factor_effects(data.frame(*measured(0.05, seed)))
+        if effect.term == "channels_last"
+    ]
+    assert 0.9 < np.mean(held) < 0.99
+
+
+def test_model_without_a_whole_grid_has_no_effects() -> None:
+    assert factor_effects(data.frame(*measured(0.01)[:-1])) == []

@@ -1,0 +1,142 @@
+"""The second sweep on models that a user brings: what it refuses, and what it leaves."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cifar_tune.models import build_model, save_weights
+from sweeps import variant_grid
+
+OWN = """
+import torch
+from torch import nn
+
+
+class Small(nn.Module):
+    def __init__(self, answer=None):
+        super().__init__()
+        self.conv, self.fc, self.answer = nn.Conv2d(1, 4, 3), nn.Linear(4, 5), answer
+
+    def forward(self, images):
+        logits = self.fc(self.conv(images).mean((2, 3)))
+        return logits if self.answer is None else self.answer(logits)
+
+
+def make():
+    return Small()
+
+
+def no_module():
+    return "a string"
+
+
+def raises():
+    raise RuntimeError("no weights\\nat hand")
+
+
+def a_dict():
+    return Small(lambda logits: {"logits": logits})
+
+
+def features():
+    return Small(lambda logits: logits[0])
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with a user's own module, and the interpreter's state as it was afterwards."""
+    (tmp_path / "own_models.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    sys.modules.pop("own_models", None)
+
+
+@pytest.fixture
+def refused(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run the sweep with wrong arguments; returns the one line it says."""
+
+    def run(*argv: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            variant_grid.main([*argv, "--preset", "quick"])
+        out, err = capsys.readouterr()
+        assert (ended.value.code, out, err.count("\n")) == (2, "", 1)
+        assert not (here / "ray_results").exists()
+        return err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("model", "line"),
+    [
+        ("vgg", "model 'vgg' is unknown; allowed are resnet18"),
+        ("nowhere:make", "model 'nowhere:make' cannot be imported"),
+        ("own_models:absent", "cannot be imported: module 'own_models' has no attribute 'absent'"),
+        ("own_models:raises", "model 'own_models:raises' raises RuntimeError: no weights at hand"),
+        ("own_models:no_module", "gives str; allowed is a torch.nn.Module"),
+        ("own_models:make", "the model refuses an image of shape 3 32 32"),
+    ],
+)
+def test_wrong_model(refused: Callable[..., str], model: str, line: str) -> None:
+    assert line in refused("--model", model)
+
+
+@pytest.mark.parametrize(
+    ("function", "line"),
+    [
+        ("a_dict", "the model answers with dict; allowed is a tensor of logits"),
+        ("features", "the model answers with shape (5,); allowed is (1, classes)"),
+    ],
+)
+def test_wrong_answer(refused: Callable[..., str], function: str, line: str) -> None:
+    assert line in refused("--model", f"own_models:{function}", "--input-shape", "1", "8", "8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ((), "run and model is (None, None); allowed is one of the two"),
+        (("--run", "a", "--model", "resnet18"), "allowed is one of the two"),
+        (("--run", "absent"), "run is 'absent'; allowed is a path, or a run in ray_results: none there"),
+        (("--model", "resnet18", "--checkpoint", "absent"), "allowed is an existing safetensors file"),
+        (("--model", "resnet18", "--runtimes", "abacus"), "runtime is 'abacus'; allowed is torch, cudagraph"),
+        (("--model", "resnet18", "--input-shape", "3", "0", "8"), "input shape is (3, 0, 8)"),
+        (("--model", "resnet18", "--input-shape", "3", "8", "8", "--data", "digits"), "only without --data"),
+        (("--model", "resnet18", "--device", "cuda"), "PyTorch finds no CUDA device here"),
+    ],
+)
+def test_wrong_options(refused: Callable[..., str], arguments: tuple[str, ...], line: str) -> None:
+    assert line in refused(*arguments)
+
+
+def test_file_that_is_no_checkpoint(refused: Callable[..., str], here: Path) -> None:
+    (here / "w.safetensors").write_bytes(b"nothing of the kind")
+    assert "is not a checkpoint" in refused("--model", "resnet_narrow", "--checkpoint", "w.safetensors")
+
+
+def test_checkpoint_of_another_architecture_names_the_keys(refused: Callable[..., str], here: Path) -> None:
+    save_weights(build_model("resnet_narrow", 10), here / "w.safetensors")
+    said = refused("--model", "resnet18", "--checkpoint", "w.safetensors")
+    assert "is of another architecture: missing bn1.bias" in said
+    assert "unexpected features.0.weight" in said
+
+
+def test_own_model_without_data_has_latencies_alone(here: Path) -> None:
+    command = [sys.executable, variant_grid.__file__, "--model", "own_models:make", "--input-shape", "1", "8", "8"]
+    options = ["--preset", "quick", "--name", "own", "--no-dashboard"]
+    environment = {**os.environ, "CXX": "no-such-compiler"}
+    ended = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    report = Path(ended.stdout.strip().splitlines()[-1])
+    rows = pd.read_parquet(report.parent / "latency.parquet").set_index("variant")
+    assert "Latency alone" in report.read_text()
+    assert rows.test_accuracy.isna().all()
+    assert rows.loc["torch-fp32"].p50_ms > 0
+    assert rows.loc["torch-fp32-compile"].status == "unsupported"
