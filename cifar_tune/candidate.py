@@ -90,3 +90,13 @@ def write_candidate(
     (folder / "candidate.json").write_text(json.dumps(card, indent=2) + "\n")
     (folder / "example.py").write_text(EXAMPLE)
     return folder
+
+
+def is_shipped(run: Path, row: LatencyRecord) -> bool:
+    """Whether `<run>/candidate/` holds this row already."""
+    path = run / "candidate" / "candidate.json"
+    if not path.is_file():
+        return False
+    card = json.loads(path.read_text())
+    variant = {f.name: getattr(row, f.name) for f in fields(Variant)}
+    return (card["checkpoint_sha256"], card["variant"]) == (row.checkpoint_sha256, variant)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from analysis.report import Candidate, write_report
 from cifar_tune import cli
-from cifar_tune.candidate import write_candidate
+from cifar_tune.candidate import is_shipped, write_candidate
 from cifar_tune.cli import StudyFailedError
 from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, TEACHER_ARM, Arm, StudyConfig
 from cifar_tune.measurement import Subject
@@ -30,7 +30,6 @@ from sweeps.grid import (
     forget_builds,
     measure_cells,
     measure_grid,
-    prepare_variants,
     study_variants,
     variant_of,
 )
@@ -83,8 +82,8 @@ def within_budget(work: Job) -> tuple[str, ...]:
         for student in students
     ]
     variants = study_variants(work.study, work.device)
-    prepare_variants(work, untrained, variants, evaluate=False)
-    measure_cells(work, [cell_of(s, v, stage="budget") for s in untrained for v in variants], "latency budget")
+    cells = [cell_of(s, v, stage="budget") for s in untrained for v in variants]
+    measure_cells(work, cells, "latency budget", evaluate=False)
     rows = [r for r in work.ledger.read(LatencyRecord) if r.stage == "budget" and r.p50_ms is not None]
     fastest = {s: min((r for r in rows if r.model == s), key=lambda r: r.p50_ms or 0.0, default=None) for s in students}
     said = [f"{s} {row.p50_ms:.2f} ms ({row.variant})" for s, row in fastest.items() if row is not None]
@@ -174,6 +173,8 @@ def ship(work: Job, prepared: Prepared, subjects: Sequence[Subject], row: Latenc
     """Write the candidate's folder."""
     subject = next(s for s in subjects if s.trial_id == row.trial_id)
     assert subject.checkpoint is not None
+    if is_shipped(work.run, row):
+        return  # by the run that is resumed, whose artifacts are gone
     data = prepared.data
     _, height, _ = work.input_shape
     artifact = artifact_of(work, subject, row)

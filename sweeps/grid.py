@@ -36,7 +36,6 @@ def study_variants(study: StudyConfig, device: str) -> list[Variant]:
 def measure_grid(work: Job, subjects: Sequence[Subject]) -> None:
     """All variants of all subjects: builds and accuracy beside each other, then latency, each alone."""
     variants = study_variants(work.study, work.device)
-    prepare_variants(work, subjects, variants)
     measure_cells(work, [cell_of(s, v) for s in subjects for v in variants], "latency")
 
 
@@ -117,11 +116,9 @@ def needs_build(variant: Variant) -> bool:
     return variant.compile != "none" or RUNTIMES[variant.runtime].export is not None
 
 
-def prepare_variants(
-    work: Job, subjects: Sequence[Subject], variants: Sequence[Variant], *, evaluate: bool = True
-) -> None:
+def prepare_variants(work: Job, wanted: Sequence[tuple[Subject, Variant]], *, evaluate: bool) -> None:
     """Compile and export, and read the test set, as many at a time as there are slots, before anything is measured."""
-    cells = preparation_cells(work, subjects, variants, evaluate=evaluate and work.labelled)
+    cells = preparation_cells(work, wanted, evaluate=evaluate and work.labelled)
 
     def keep(cell: Cell, row: dict[str, Any] | None, error: str | None) -> str:
         subject, variant = Subject(**cell["subject"]), Variant(**cell["variant"])
@@ -150,27 +147,23 @@ def prepare_variants(
     )
 
 
-def preparation_cells(
-    work: Job, subjects: Sequence[Subject], variants: Sequence[Variant], *, evaluate: bool
-) -> list[Cell]:
+def preparation_cells(work: Job, wanted: Sequence[tuple[Subject, Variant]], *, evaluate: bool) -> list[Cell]:
     """What is still to be built or evaluated, each once; the longest work, compilation, first."""
     done = Preparations(work)
     compiles: dict[tuple[str, str], Cell] = {}
     exports: list[Cell] = []
     evaluations: dict[tuple[str, str], Cell] = {}
-    for variant in dict.fromkeys(v.built for v in variants):
-        for subject in subjects:
-            built = done.build(subject, variant) is not None or not needs_build(variant)
-            if variant.compile != "none" and not built:  # one build serves all weights of an architecture
-                compiles.setdefault(
-                    (subject.model, variant.name), cell_of(subject, variant, build=True, evaluate=False)
-                )
-            read = done.evaluation(subject, variant) is not None or not evaluate
-            if RUNTIMES[variant.runtime].export is not None and not (built and read):
-                exports.append(cell_of(subject, variant, build=not built, evaluate=not read))
-            elif not read:
-                key = (subject.trial_id, variant.evaluated.name)
-                evaluations.setdefault(key, cell_of(subject, variant.evaluated, build=False, evaluate=True))
+    for subject, variant in dict.fromkeys((subject, variant.built) for subject, variant in wanted):
+        built = done.build(subject, variant) is not None or not needs_build(variant)
+        if variant.compile != "none" and not built:  # one build serves all weights of an architecture
+            key = (subject.model, variant.name)
+            compiles.setdefault(key, cell_of(subject, variant, build=True, evaluate=False))
+        read = done.evaluation(subject, variant) is not None or not evaluate
+        if RUNTIMES[variant.runtime].export is not None and not (built and read):
+            exports.append(cell_of(subject, variant, build=not built, evaluate=not read))
+        elif not read:
+            key = (subject.trial_id, variant.evaluated.name)
+            evaluations.setdefault(key, cell_of(subject, variant.evaluated, build=False, evaluate=True))
     return [*compiles.values(), *exports, *evaluations.values()]
 
 
@@ -204,15 +197,15 @@ def cell_of(subject: Subject, variant: Variant, **more: Any) -> Cell:
     }
 
 
-def measure_cells(work: Job, cells: Sequence[Cell], name: str) -> None:
-    """Measure what the ledger does not hold, one trial a node at a time; every cell ends as a row."""
+def measure_cells(work: Job, cells: Sequence[Cell], name: str, *, evaluate: bool = True) -> None:
+    """Prepare, then measure what the ledger does not hold, one trial a node at a time; every cell ends as a row."""
     done = work.ledger.latency_keys()
+    due = [(cell, Subject(**cell["subject"]), Variant(**cell["variant"])) for cell in cells if _key(cell) not in done]
+    prepare_variants(work, [(subject, variant) for _, subject, variant in due], evaluate=evaluate)
     prepared = Preparations(work)
     missing: list[Cell] = []
-    for cell in cells:
-        if _key(cell) in done:
-            continue
-        obstacle = _obstacle(prepared, Subject(**cell["subject"]), Variant(**cell["variant"]))
+    for cell, subject, variant in due:
+        obstacle = _obstacle(prepared, subject, variant)
         if obstacle is None:
             missing.append(cell)
         elif obstacle.status == "failed" and cell["variant"]["compile"] != "none":  # R12
