@@ -17,7 +17,7 @@ import pandas as pd
 from analysis import justify
 from analysis.frames import Row, rows, select, variant_of
 from analysis.paired import PairedDifference, paired_difference
-from cifar_tune.config import REFERENCE, Variant
+from cifar_tune.config import REFERENCE, Variant, grid_variants
 
 Verdict = Literal["keep", "drop", "refine"]
 
@@ -35,6 +35,7 @@ EXPECTED: dict[str, tuple[float, float]] = {
 """Latency reductions that the authors of the study expected, as fractions."""
 
 _MEASURED = ("ok", "fallback")
+_GRID = frozenset(grid_variants())
 _VARIANT_FIELDS = tuple(f.name for f in dataclasses.fields(Variant))
 _ROUNDING = 1e-9
 
@@ -50,7 +51,7 @@ class Decision:
     verdict: Verdict
     """`refine`: failed, unsupported, fallen back or disturbed, so that the measurement decides nothing."""
     gain: float | None
-    """Latency reduction against FP32 eager, 1 - p50 with / p50 without; None where it was not measured."""
+    """Latency reduction in paired rounds, 1 - with / without; None where it was not measured."""
     expected: tuple[float, float] | None
     """What the authors expected of it."""
     accuracy_drop_points: float | None
@@ -71,8 +72,11 @@ class Choice:
 
 
 def competing(latency: pd.DataFrame) -> pd.DataFrame:
-    """The grid rows that have both an accuracy and a latency, with the index they had."""
-    measured = latency["status"].isin(_MEASURED) & latency["p50_ms"].notna() & latency["test_accuracy"].notna()
+    """The grid rows that have both an accuracy and a latency, with the index they had.
+
+    A fallback does not compete under the name of the variant that failed.
+    """
+    measured = (latency["status"] == "ok") & latency["p50_ms"].notna() & latency["test_accuracy"].notna()
     return select(latency, measured & (latency["stage"] == "grid"))
 
 
@@ -112,37 +116,49 @@ def accuracy_drop(row: Row, without: Row, images: int) -> PairedDifference | Non
 
 
 def decide_steps(latency: pd.DataFrame, images: int) -> list[Decision]:
-    """A decision for each single step from FP32 eager, for each model and arm, in the order of the rows.
+    """A decision for each step from FP32 eager, for each model and arm, in the order of the rows.
 
-    `images` is the number of test images behind `correct`.
+    A variant of the grid that combines steps is left to the factor effects. One beside the grid that does is compared
+    with the variant that lacks its last step alone.
+
+    Args:
+        images: number of test images behind `correct`.
     """
     grid = grid_rows(latency)
-    steps = [(row, _single_step(variant_of(row))) for row in grid]
-    return [_decide(row, step, partner(grid, row, **_base_of(step)), images) for row, step in steps if step]
+    decisions: list[Decision] = []
+    for row in grid:
+        step, base = _step(grid, row)
+        if step is not None:
+            decisions.append(_decide(row, step, base, images))
+    return decisions
 
 
-def _single_step(variant: Variant) -> str | None:
-    """The one field in which the variant differs from FP32 eager of PyTorch; None for none or several."""
+def _step(grid: list[Row], row: Row) -> tuple[str | None, Row | None]:
+    """The field whose change is decided on, and the row without it; None where the row stands for no step."""
+    variant = variant_of(row)
     changed = [name for name in _VARIANT_FIELDS if getattr(variant, name) != getattr(REFERENCE, name)]
-    return changed[0] if len(changed) == 1 else None
-
-
-def _base_of(step: str) -> dict[str, Any]:
-    return {step: getattr(REFERENCE, step)}
+    partners = {name: partner(grid, row, **{name: getattr(REFERENCE, name)}) for name in changed}
+    if len(changed) == 1:
+        return changed[0], partners[changed[0]]
+    if variant in _GRID:
+        return None, None
+    return next(((name, partners[name]) for name in reversed(changed) if partners[name] is not None), (None, None))
 
 
 def _decide(row: Row, step: str, base: Row | None, images: int) -> Decision:
     gain = latency_gain(row, base) if base is not None and is_measured(base) and is_measured(row) else None
     drop = accuracy_drop(row, base, images) if base is not None and step == "precision" else None
     verdict, reason = _verdict(row, step, base, gain, drop)
-    name = row["runtime"] if step == "runtime" else row["variant"].removeprefix(f"{row['runtime']}-")
+    alone = base is not None and variant_of(base) == REFERENCE
+    short = row["variant"].removeprefix(f"{row['runtime']}-").removeprefix("fp32-")
+    name = row["runtime"] if step == "runtime" else short if alone or base is None else row["variant"]
     return Decision(
         model=row["model"],
         arm=row["arm"],
-        optimization=name.removeprefix("fp32-"),
+        optimization=name,
         verdict=verdict,
         gain=gain,
-        expected=EXPECTED.get(name.removeprefix("fp32-")),
+        expected=EXPECTED.get(name),
         accuracy_drop_points=drop and drop.points,
         interval=drop and (drop.low, drop.high),
         reason=reason,
@@ -157,7 +173,7 @@ def _verdict(
         return "refine", trouble or "there is nothing to compare it with"
     if step == "precision":
         return _precision_verdict(gain, drop)
-    if step in ("compile", "runtime"):
+    if step in ("compile", "runtime", "single_thread"):
         built = compile_text(row)
         return ("keep" if gain > 0 else "drop"), gain_text(gain) + (f"; its build took {built}" if built else "")
     if exceeds_layout_gain(gain):
@@ -172,6 +188,9 @@ def _trouble(row: Row, base: Row | None) -> str | None:
         return "FP32 eager of this model was not measured, so there is nothing to compare with"
     if row["contended"] or base["contended"]:
         return "other processes used the machine during the measurement: measure again"
+    low, high = row["speedup_low"], row["speedup_high"]
+    if variant_of(base) == REFERENCE and low is not None and high is not None and low <= 1 <= high:
+        return f"a speedup of {row['speedup']:.2f} ({low:.2f} to {high:.2f}) is not clear of 1"
     return None
 
 
@@ -192,8 +211,8 @@ def exceeds_layout_gain(gain: float) -> bool:
 
 
 def gain_text(gain: float) -> str:
-    """A latency reduction in words."""
-    return f"p50 is {100 * abs(gain):.1f} % {'lower' if gain > 0 else 'higher'}" if gain else "p50 is the same"
+    """A latency reduction in words; it comes from paired rounds, so it is not the quotient of two rows' p50."""
+    return f"latency is {100 * abs(gain):.1f} % {'lower' if gain > 0 else 'higher'}" if gain else "latency is the same"
 
 
 def compile_text(row: Row) -> str:
@@ -214,11 +233,14 @@ def _rejection(grid: list[Row], row: Row, min_accuracy: float, images: int) -> s
     if row["test_accuracy"] < min_accuracy:
         return f"{justify.percent(row['test_accuracy'])} is below the constraint"
     if row["precision"] != REFERENCE.precision:
-        # The FP32 row that is compiled alike may have failed; FP32 eager then still tells what the precision costs.
-        same = [partner(grid, row, precision="fp32"), partner(grid, row, precision="fp32", compile="none")]
+        # The FP32 row that is built alike may have failed; FP32 eager then still tells what the precision costs.
+        eager = dataclasses.asdict(REFERENCE)
+        same = [partner(grid, row, precision="fp32"), partner(grid, row, **eager)]
         drops = [accuracy_drop(row, fp32, images) for fp32 in same if fp32 is not None]
         drop = next((d for d in drops if d is not None), None)
-        if drop is not None and drop.points >= MAX_DROP_POINTS:
+        if drop is None:
+            return f"the accuracy of {row['precision']} was not compared with that of FP32 (R10)"
+        if drop.points >= MAX_DROP_POINTS:
             return f"{row['precision']} costs {drop.points:.2f} points of accuracy (R10)"
     if row["channels_last"]:
         without = partner(grid, row, channels_last=False)

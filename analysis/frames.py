@@ -51,6 +51,11 @@ class Run:
         return float(self.config["min_accuracy"])
 
     @property
+    def labelled(self) -> bool:
+        """Whether the test images have labels, so that there is an accuracy."""
+        return bool(self.study["data"].get("labelled", True))
+
+    @property
     def test_images(self) -> int:
         """How many images stand behind `correct`."""
         return int(self.study["data"]["test_images"])

@@ -23,6 +23,7 @@ _UNSTABLE_SPREAD = 0.10
 _COARSE_POINTS = 0.5
 _BATCH1_AGREEMENT = 0.98
 _SAMPLES = 700
+_NAMED_ROWS = 4
 
 _DISTILL_RULES = {
     "always": "Rule `always`: the distillation search runs whatever the plain student reaches.",
@@ -35,7 +36,7 @@ LOADING = """## Load the data
 ```python
 import pandas as pd
 
-latency = pd.read_parquet("latency.parquet")  # a row per model and variant, with raw samples
+latency = pd.read_parquet("latency.parquet")  # a row per model, variant and stage, with raw samples
 front = pd.read_parquet("front.parquet")      # the rows that compete: on_front, front_probability, feasible, candidate
 front[front.on_front].sort_values("p50_ms")[["model", "arm", "variant", "test_accuracy", "p50_ms"]]
 ```"""
@@ -46,6 +47,8 @@ def answer(run: Run, choice: Choice) -> str:
     data = run.study["data"]
     question = f"Lowest batch-1 latency with a test accuracy of at least {percent(run.min_accuracy)}"
     where = f"{data['label']}, {run.study['environment']['device_name']}"
+    if not run.labelled:
+        question = "Batch-1 latency alone"
     return f"# {run.study['run']}\n\n{question}, on {where}.\n\n## Answer\n\n{choice.text}"
 
 
@@ -66,6 +69,10 @@ def _row_warnings(grid: list[Row]) -> list[str]:
             [r for r in grid if (r["spread"] or 0) > _UNSTABLE_SPREAD],
         ),
         (
+            "The warm-up did not become stable in",
+            [r for r in grid if r["settled"] is False],
+        ),
+        (
             f"Slow: the time limit ended the sampling before {_SAMPLES} samples, in",
             [r for r in grid if r["samples_ms"] is not None and sum(map(len, r["samples_ms"])) < _SAMPLES],
         ),
@@ -75,14 +82,22 @@ def _row_warnings(grid: list[Row]) -> list[str]:
         ),
     ):
         if troubled:
-            lines.append(f"{text}: {'; '.join(label(r) for r in troubled)}")
+            lines.append(f"{text}: {_some(troubled)}")
     return lines
+
+
+def _some(troubled: list[Row]) -> str:
+    """Names of rows: all of a few, else how many and the first ones."""
+    names = [label(row) for row in troubled]
+    if len(names) <= _NAMED_ROWS:
+        return "; ".join(names)
+    return f"{len(names)} rows, {'; '.join(names[:_NAMED_ROWS])} and others"
 
 
 def _data_warnings(run: Run) -> list[str]:
     lines: list[str] = []
     error = 100 * standard_error(run.min_accuracy, run.test_images)
-    if error > _COARSE_POINTS:
+    if run.labelled and error > _COARSE_POINTS:
         lines.append(
             f"The test set has {run.test_images:,} images: the standard error of an accuracy near the constraint "
             f"is {error:.2f} points, so smaller differences say little."
@@ -95,7 +110,13 @@ def _data_warnings(run: Run) -> list[str]:
 
 
 def _confirm_warnings(confirmed: pd.DataFrame) -> list[str]:
-    return [f"{label(row)} was not confirmed by its fresh runs." for row in rows(confirmed) if row["agrees"] is False]
+    lines: list[str] = []
+    for row in rows(confirmed):
+        if row["agrees"] is not True or row["status"] != "ok":
+            lines.append(f"{label(row)} was not confirmed by its fresh runs, see below.")
+        elif row["spread"] > _UNSTABLE_SPREAD:
+            lines.append(f"The fresh runs of {label(row)} differ by {100 * row['spread']:.0f} %.")
+    return lines
 
 
 def comparison(frame: pd.DataFrame) -> str:
@@ -125,7 +146,10 @@ def optimizations(decisions: list[Decision]) -> str:
         for d in decisions
     ]
     header = ("Model", "Arm", "Optimization", "Gain", "Expected", "Accuracy drop (points, 95 %)", "Verdict", "Why")
-    note = "Gain is the reduction of p50 against FP32 eager. `refine`: the measurement decides nothing yet."
+    note = (
+        "Gain is the reduction of latency in paired rounds, against FP32 eager, or, under a whole variant's name, "
+        "against the same variant without its last part. `refine`: the measurement decides nothing yet."
+    )
     return f"## Optimizations, each alone\n\n{table(header, lines)}\n\n{note}" if lines else ""
 
 
@@ -154,7 +178,7 @@ def effects(found: list[Effect]) -> str:
     note = (
         "A linear model of log-latency over the eight variants of the grid, one observation a repeat, paired with "
         "FP32 eager. A factor's effect is the average over the settings of the others; an interaction (x) is what "
-        "factors do together beyond what each does alone."
+        "factors do together beyond what each does alone. What differs from build to build is not in the intervals."
     )
     return f"## Factor effects\n\n{table(header, lines)}\n\n{note}" if lines else ""
 
@@ -164,9 +188,9 @@ def _effect_text(effect: Effect) -> str:
         return "not clear of zero"
     if effect.term == "channels_last":
         enough = effect.high < -MIN_LAYOUT_GAIN
-        return "keep: lower by more than 5 % (R13)" if enough else "not lower by more than 5 % for certain (R13)"
+        return "on average lower by more than 5 % (R13)" if enough else "on average not clearly 5 % lower (R13)"
     if effect.term == "fp16":
-        return "slower: drop (R10)" if effect.low > 0 else "faster: keep while accuracy holds (R10)"
+        return "slower: nothing to gain" if effect.low > 0 else "faster: kept where accuracy holds (R10)"
     return "lower" if effect.high < 0 else "higher"
 
 
@@ -236,7 +260,7 @@ def confirmation(frame: pd.DataFrame) -> str:
         for row in rows(frame)
     ]
     header = ("Model", "Variant", "Grid p50 ms", "Fresh runs p50 ms", "Spread %", "Grid agrees", "Status")
-    note = "The grid agrees where its p50 lies within the range of the fresh runs, widened by 10 %."
+    note = "The grid agrees where its p50 is within 10 % of the median of the fresh runs."
     return f"## Confirmation\n\n{table(header, lines)}\n\n{note}"
 
 

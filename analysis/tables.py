@@ -18,7 +18,7 @@ from analysis.pareto import front_probability, pareto_mask
 from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, TEACHER_ARM, Variant
 
 CONFIRM_TOLERANCE = 0.10
-"""The grid's figure agrees with the fresh runs within their range widened by this share at both ends."""
+"""The grid's p50 agrees with the fresh runs when it is within this share of their median."""
 
 COMPARISON_COLUMNS = (
     *("id", "variant", "model", "arm", "accuracy_percent", "mean_ms", "p50_ms", "p95_ms", "parameters"),
@@ -62,6 +62,7 @@ def comparison_table(
     grid = grid_rows(latency)
     if not any(row["arm"] in (TEACHER_ARM, PLAIN_ARM, DISTILL_ARM) for row in grid):  # a model that a user brought
         lines = [_line(f"V{n}", row["variant"], row, min_accuracy) for n, row in enumerate(grid, start=1)]
+        lines += [_line("C", f"candidate: {r['variant']}", r, min_accuracy) for r in grid if r["index"] == choice.index]
         return pd.DataFrame(lines, columns=list(COMPARISON_COLUMNS))
     lines = [_wanted(grid, teacher, _TEACHER_ROW, min_accuracy)]
     for number, student in enumerate(students, start=1):
@@ -145,7 +146,7 @@ def confirm_table(latency: pd.DataFrame) -> pd.DataFrame:
     """A row for each variant that fresh processes measured again (R16); no rows where none was.
 
     Columns: model, arm, variant, status (of the runs), p50_ms (of each run, in order), spread ((largest - smallest)
-    / smallest), grid_p50_ms, agrees (whether the grid's p50 is within the range of the runs widened by 10 %).
+    / smallest), grid_p50_ms, agrees (whether the grid's p50 is within 10 % of the median of the runs).
     """
     grid = grid_rows(latency)
     confirm = select(latency, latency["stage"] == "confirm").sort_values("repeat")
@@ -167,9 +168,9 @@ def _confirmed(grid: list[Row], runs: list[Row]) -> Row:
         "p50_ms": p50,
         "spread": (max(p50) - min(p50)) / min(p50) if p50 else None,
         "grid_p50_ms": in_grid,
-        "agrees": _within(in_grid, p50) if p50 and in_grid is not None else None,
+        "agrees": _agrees(in_grid, p50) if p50 and in_grid is not None else None,
     }
 
 
-def _within(figure: float, runs: list[float]) -> bool:
-    return min(runs) * (1 - CONFIRM_TOLERANCE) <= figure <= max(runs) * (1 + CONFIRM_TOLERANCE)
+def _agrees(figure: float, runs: list[float]) -> bool:
+    return abs(figure / float(np.median(runs)) - 1) <= CONFIRM_TOLERANCE

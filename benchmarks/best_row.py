@@ -100,6 +100,8 @@ def main() -> None:
     torch.set_num_threads(usable_cpus())
     image = torch.randn(1, 3, args.size, args.size)
     tool = shutil.which("benchmark_app", path=str(Path(sys.executable).parent))
+    if tool is None:
+        sys.exit("benchmark_app is not there: pip install openvino")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         calls: dict[str, Callable[[], float]] = {}
@@ -109,8 +111,7 @@ def main() -> None:
         array = image.numpy()
         for name, session in ort_sessions(folder / "onnxruntime-fp32" / "model.onnx").items():
             calls[f"ONNX Runtime, {name}"] = lambda s=session: plain_p50(lambda: s.run(None, {"images": array}))
-        if tool:
-            calls["OpenVINO benchmark_app"] = lambda: openvino_p50(tool, folder / "openvino-fp32" / "model.xml", 2)
+        calls["OpenVINO benchmark_app"] = lambda: openvino_p50(tool, folder / "openvino-fp32" / "model.xml", 2)
         figures: dict[str, list[float]] = {name: [] for name in calls}
         for number in range(args.rounds):
             for name in np.random.default_rng(number).permutation(list(calls)):

@@ -21,6 +21,7 @@ import torch
 from torch.utils.benchmark import Timer
 
 from cifar_tune.config import LatencyConfig
+from cifar_tune.device import usable_cpus
 from cifar_tune.latency import Timed, measure, median_interval, paired_speedup
 from cifar_tune.models import build_model
 
@@ -147,7 +148,7 @@ def main() -> None:
     commands = {"timer": timer, "overhead": overhead, "pairs": pairs}
     parser.add_argument("command", choices=commands)
     parser.add_argument("--model", default="resnet_narrow")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=usable_cpus())
     parser.add_argument("--rounds", type=int, default=15, help="of timer")
     parser.add_argument("--seconds", type=float, default=2.0, help="of a round of torch's timer")
     parser.add_argument("--runs", type=int, default=RUNS, help="of pairs")

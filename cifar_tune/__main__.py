@@ -244,6 +244,7 @@ def run_bench(options: Bench) -> str:
     names = ("mean_ms", "p50_ms", "p95_ms", "p99_ms", "std_ms", "spread")
     figures = "  ".join(f"{name} {_figure(name, getattr(row, name))}" for name in names)
     beside = f"speedup over FP32 eager {row.speedup:.2f} ({row.speedup_low:.2f} to {row.speedup_high:.2f})"
+    beside += f"  {row.status.upper()}: {row.error}" if row.error else ""
     note = f"  CONTENDED: {row.foreign_cpu:.1f} cores were used by others" if row.contended else ""
     samples = sum(map(len, row.samples_ms))
     return f"{options.model} {variant.name} on {device}, {samples} samples: {figures}  {beside}{note}"

@@ -406,7 +406,6 @@ PRESETS: dict[str, StudyConfig] = {
         num_samples=4,
         teacher_samples=2,
         epochs=5,
-        teacher_epochs=2,
         batch_size=32,
         crop_padding=0,  # 8x8 digits have no border to spare: a shift of one pixel costs twice the epochs
         lr_range=(0.01, 0.1),

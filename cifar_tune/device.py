@@ -10,13 +10,12 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import IO, Any
 
 import psutil
 import torch
@@ -27,6 +26,10 @@ from cifar_tune.records import Environment
 
 CONTENDED_CORES = 0.2
 """Cores used by others from which a measurement counts as disturbed."""
+CLOCK_TICK = 0.02
+"""Seconds by which the system's account of CPU time may be off."""
+LOCKS = Path("/tmp")
+"""Where the locks of devices lie: one place for all users, whatever their own temporary folder is."""
 
 
 def resolve_device(requested: str) -> str:
@@ -97,10 +100,7 @@ def exclusive_device(device: str, *, wait: bool, purpose: str = "") -> Iterator[
     Raises:
         DeviceTakenError: `wait` is false and another process holds the device.
     """
-    path = Path(tempfile.gettempdir(), f"cifar_tune-{device}.lock")
-    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+") as file:
-        with contextlib.suppress(PermissionError):  # another user's file: it can be locked all the same
-            path.chmod(0o666)
+    with _lock_file(LOCKS / f"cifar_tune-{device}.lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -113,6 +113,20 @@ def exclusive_device(device: str, *, wait: bool, purpose: str = "") -> Iterator[
         file.flush()
         yield
         file.truncate(0)
+
+
+def _lock_file(path: Path) -> IO[str]:
+    """The file, made if need be, so that every user of the machine can lock it.
+
+    It is opened before it is made: a folder that all may write to lets nobody open another's file with O_CREAT.
+    """
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            return os.fdopen(os.open(path, os.O_RDWR), "r+")
+        with contextlib.suppress(FileExistsError):
+            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), "r+")
+            path.chmod(0o666)  # whatever the umask
+            return file
 
 
 def pin_to_cores(threads: int) -> list[int]:
@@ -148,24 +162,28 @@ class DeviceWatch:
         """Whether others used the device in the window that ends now."""
         foreign, steal = self._load.cores(), self._load.steal()
         self._worst, self._steal = max(self._worst, foreign), max(self._steal, steal)
-        disturbed = foreign > CONTENDED_CORES
+        disturbed = self._load.seconds() > CONTENDED_CORES * self._load.elapsed() + CLOCK_TICK
         if self._gpu is not None:
             self._gpu_seen.append(self._gpu.state())
-            disturbed |= any(state.processes > 0 or state.throttled for state in self._gpu_seen[-2:])
+            disturbed |= any(state.processes or state.throttled for state in self._gpu_seen[-2:])
         return disturbed
 
     def evidence(self) -> dict[str, Any]:
         """The worst of all windows, as fields of LatencyRecord."""
-        seen = self._gpu_seen
+
+        def seen(name: str, worst: Callable[[list[Any]], Any] = max) -> Any:
+            values = [getattr(state, name) for state in self._gpu_seen if getattr(state, name) is not None]
+            return worst(values) if values else None
+
         return {
             "foreign_cpu": self._worst,
             "steal_cpu": self._steal,
             "load_average": os.getloadavg()[0],
-            "gpu_processes": max((s.processes for s in seen), default=None),
-            "gpu_throttled": any(s.throttled for s in seen) if seen else None,
-            "gpu_clock_mhz": min((s.clock_mhz for s in seen), default=None),
-            "gpu_temperature": max((s.temperature for s in seen), default=None),
-            "gpu_power_w": max((s.power_w for s in seen), default=None),
+            "gpu_processes": seen("processes"),
+            "gpu_throttled": seen("throttled"),
+            "gpu_clock_mhz": seen("clock_mhz", min),
+            "gpu_temperature": seen("temperature"),
+            "gpu_power_w": seen("power_w"),
         }
 
 
@@ -173,13 +191,13 @@ class DeviceWatch:
 class GpuState:
     """One look at a GPU through NVML."""
 
-    processes: int
-    """Processes other than this one that compute on it."""
-    throttled: bool
+    processes: int | None
+    """Processes that compute on it, those of this study aside."""
+    throttled: bool | None
     """The clock is held down by heat, power or hardware protection."""
-    clock_mhz: int
-    temperature: int
-    power_w: float
+    clock_mhz: int | None
+    temperature: int | None
+    power_w: float | None
 
 
 class Gpu:
@@ -205,16 +223,32 @@ class Gpu:
             return None
 
     def state(self) -> GpuState:
-        """Look once."""
+        """Look once; what this GPU does not tell is None."""
         nvml, handle = self._nvml, self._handle
-        others = [p for p in nvml.nvmlDeviceGetComputeRunningProcesses(handle) if p.pid != os.getpid()]
+
+        def ask(question: Callable[..., Any], *args: Any) -> Any:
+            try:
+                return question(handle, *args)
+            except nvml.NVMLError:
+                return None
+
+        running = ask(nvml.nvmlDeviceGetComputeRunningProcesses)
+        reasons = ask(nvml.nvmlDeviceGetCurrentClocksThrottleReasons)
+        power = ask(nvml.nvmlDeviceGetPowerUsage)
         return GpuState(
-            processes=len(others),
-            throttled=bool(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle) & self._harmful),
-            clock_mhz=nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
-            temperature=nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
-            power_w=nvml.nvmlDeviceGetPowerUsage(handle) / 1e3,
+            processes=None if running is None else _others([p.pid for p in running]),
+            throttled=None if reasons is None else bool(reasons & self._harmful),
+            clock_mhz=ask(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_SM),
+            temperature=ask(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU),
+            power_w=None if power is None else power / 1e3,
         )
+
+
+def _others(pids: list[int]) -> int | None:
+    """How many processes are not of this study; None where NVML counts them otherwise than we do (a container)."""
+    if os.getpid() not in pids:
+        return None
+    return len(set(pids) - {os.getpid(), *(p.pid for p in psutil.Process().parents())})
 
 
 class ForeignLoad:
@@ -223,16 +257,22 @@ class ForeignLoad:
     def __init__(self) -> None:
         self._started, self._times, self._own = time.perf_counter(), psutil.cpu_times(), _own_seconds()
 
+    def elapsed(self) -> float:
+        """Seconds since this was made."""
+        return max(time.perf_counter() - self._started, 1e-9)
+
+    def seconds(self) -> float:
+        """CPU seconds that others used, or a hypervisor took away."""
+        busy = _busy_seconds(psutil.cpu_times()) - _busy_seconds(self._times)
+        return max(0.0, busy - (_own_seconds() - self._own))
+
     def cores(self) -> float:
         """Cores that others kept busy, or a hypervisor took away, on average."""
-        elapsed = max(time.perf_counter() - self._started, 1e-9)
-        others = (_busy_seconds(psutil.cpu_times()) - _busy_seconds(self._times)) - (_own_seconds() - self._own)
-        return max(0.0, others / elapsed)
+        return self.seconds() / self.elapsed()
 
     def steal(self) -> float:
         """Cores that a hypervisor took away, on average."""
-        elapsed = max(time.perf_counter() - self._started, 1e-9)
-        return max(0.0, (_steal(psutil.cpu_times()) - _steal(self._times)) / elapsed)
+        return max(0.0, (_steal(psutil.cpu_times()) - _steal(self._times)) / self.elapsed())
 
 
 def _steal(times: Any) -> float:

@@ -78,7 +78,9 @@ class Repeat:
     reference_ms: list[float]
     """As many as samples, in rounds of the same size; empty without a reference."""
     settled: bool
-    """Whether the warm-up became stable, as far as the machine's unrest lets that be seen."""
+    """Whether the warm-up of the variant became stable."""
+    reference_settled: bool
+    """Whether that of the reference did: where it did not, it may be the machine that does not settle."""
     windows: int
     """Windows kept."""
     discarded: int
@@ -109,13 +111,11 @@ def measure(
     """
     timers = [_Timer(t, clock) for t in (variant, reference) if t is not None]
     stable = [_warm_up(timer, config) for timer in timers]
-    # where not even the reference is stable, it is the machine that does not settle
-    settled = stable[0] or not all(stable[1:])
-    return [_repeat(timers, config, rng, watch or NoWatch(), settled) for _ in range(repeats)]
+    return [_repeat(timers, config, rng, watch or NoWatch(), stable) for _ in range(repeats)]
 
 
 def _repeat(
-    timers: Sequence[_Timer], config: LatencyConfig, rng: np.random.Generator, watch: Watch, settled: bool
+    timers: Sequence[_Timer], config: LatencyConfig, rng: np.random.Generator, watch: Watch, stable: Sequence[bool]
 ) -> Repeat:
     taken: list[list[float]] = [[] for _ in timers]
     windows = discarded = contended = 0
@@ -135,7 +135,8 @@ def _repeat(
     return Repeat(
         samples_ms=taken[0],
         reference_ms=taken[1] if len(taken) > 1 else [],
-        settled=settled,
+        settled=stable[0],
+        reference_settled=all(stable[1:]),
         windows=windows,
         discarded=discarded,
         contended=contended,
@@ -161,29 +162,37 @@ class _Timer:
             synchronize()
             elapsed = clock() - started
             keep(answer)
+            synchronize()  # what was kept may be copied on the device
             return elapsed * 1e3
 
         self._sample, self._scope = sample, timed.scope
 
-    def samples(self, count: int) -> list[float]:
-        """Milliseconds of `count` calls, after some that are not counted: they find the caches full of other data."""
+    def samples(self, count: int, limit_ms: float = math.inf) -> list[float]:
+        """Milliseconds of `count` calls, after some that are not counted: they find the caches full of other data.
+
+        Fewer, one at least, where they take `limit_ms` together.
+        """
+        taken: list[float] = []
         with self._scope():
             for _ in range(UNTIMED_CALLS):
                 self._sample()
-            return [self._sample() for _ in range(count)]
+            while len(taken) < count and limit_ms > 0:
+                taken.append(self._sample())
+                limit_ms -= taken[-1]
+        return taken
 
 
 def _warm_up(timer: _Timer, config: LatencyConfig) -> bool:
-    """Call until stable, at least `config.warmup` times and at most ten times that; whether it became stable."""
+    """Call until stable, `config.warmup` to ten times as often, time permitting; whether it became stable."""
     medians: list[float] = []
-    spent_ms, limit_ms = 0.0, _share_ms(config) / 2
+    left_ms = _share_ms(config) / 2
     for calls in itertools.count(WARMUP_WINDOW, WARMUP_WINDOW):
-        window = timer.samples(WARMUP_WINDOW)
-        spent_ms += sum(window)
+        window = timer.samples(WARMUP_WINDOW, left_ms)
+        left_ms -= sum(window)
         medians.append(float(np.median(window)))
         last = medians[-STABLE_WINDOWS:]
         stable = len(last) == STABLE_WINDOWS and max(last) - min(last) <= STABLE_SHARE * min(last)
-        if calls >= config.warmup and (stable or calls >= 10 * config.warmup or spent_ms >= limit_ms):
+        if left_ms <= 0 or (calls >= config.warmup and (stable or calls >= 10 * config.warmup)):
             return stable
     raise AssertionError("unreachable")
 
@@ -230,13 +239,13 @@ def percentile_bound(samples: Sequence[float], percentile: float) -> float | Non
 
 def _samples_beyond(count: int, share: float) -> int:
     """Most k with P(Binomial(count, share) <= k) <= 1 - CONFIDENCE; -1 where not even 0 holds."""
-    probability, cumulative, k = (1 - share) ** count, 0.0, 0
-    while True:
-        cumulative += probability
+    cumulative = 0.0
+    for k in range(count + 1):
+        ways = math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1)
+        cumulative += math.exp(ways + k * math.log(share) + (count - k) * math.log1p(-share))
         if cumulative > 1 - CONFIDENCE:
             return k - 1
-        probability *= (count - k) / (k + 1) * share / (1 - share)
-        k += 1
+    return count
 
 
 def statistics(samples_ms: Sequence[Sequence[float]]) -> dict[str, float | None]:

@@ -64,8 +64,12 @@ class Ledger:
         return [r for r in self.read(TrialRecord) if r.stage == stage and r.model == model]
 
     def latency_keys(self) -> set[str]:
-        """What has been measured, as `latency_key` names it."""
-        return {f.stem for f in self._folder(LatencyRecord).glob("*.parquet")}
+        """What need not be measured again, as `latency_key` names it; what failed or was refused is tried again."""
+        return {
+            latency_key(r.stage, r.checkpoint_sha256, r.variant, r.repeat)
+            for r in self.read(LatencyRecord)
+            if r.status not in ("failed", "skipped")
+        }
 
 
 def latency_key(stage: str, checkpoint_sha256: str, variant: str, repeat: int = 0) -> str:

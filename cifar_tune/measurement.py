@@ -45,6 +45,8 @@ BATCH1_MAXIMUM_ERROR = 0.1
 Classes would not do: half precision turns the near-ties of a badly trained model, and rightly so. Its rounding
 stays near 0.01; other weights, or a wrong kernel, give about 1.
 """
+LEAST_ANSWERS = 32
+"""Of those images as many at least, where the time limit ends the sampling of a slow variant."""
 EVENT_SAMPLES = 100
 """Calls timed between events on a GPU, beside the host's clock."""
 PRELOADED = ["cifar_tune.measurement", "torch._inductor.compile_fx", "cifar_tune.runtimes.probe", "ray"]
@@ -301,12 +303,17 @@ def measured(
     """
     if fallback is not None:
         instead = dataclasses.replace(variant, runtime="torchscript", compile="none")
-        row = measured(skeleton, subject, instead, settings, data)
+        try:
+            row = measured(skeleton, subject, instead, settings, data)
+        except Exception as error:
+            raise RuntimeError(f"{fallback}, and TorchScript failed ({failure(error)})") from error
         return dataclasses.replace(row, status="fallback", error=f"{fallback}; TorchScript was measured instead")
     protocol = settings.latency
     counts = [1] * protocol.repeats if protocol.fresh_processes else [protocol.repeats]
     parts = [in_fresh_process(measure_here, subject, variant, settings, data, count) for count in counts]
-    if variant.compile != "none" and not all(r.settled for part in parts for r in part.repeats):
+    # where not even the reference is stable, it is the machine that does not settle
+    restless = any(r.reference_settled and not r.settled for part in parts for r in part.repeats)
+    if variant.compile != "none" and restless:
         return measured(skeleton, subject, variant, settings, data, "the timing of torch.compile does not settle")
     return summary(skeleton, parts, settings)
 
@@ -384,9 +391,10 @@ def measure_here(subject: Subject, variant: Variant, settings: GridSettings, dat
         foreign = watch.evidence()["foreign_cpu"]
         raise DisturbedError(f"others used the device to the last retry ({foreign:.1f} cores)")
     with runnable.scope():
-        while len(kept) < len(images):  # where the time limit came first
+        while len(kept) < min(LEAST_ANSWERS, len(images)):  # where the time limit came first
             keep(runnable.call(runnable.prepare_input(images[len(kept)])))
-        device_ms = event_ms(lambda: runnable.call(timed.inputs[0])) if settings.device == "cuda" else None
+        on_events = settings.device == "cuda" and runnable.on_torch_stream
+        device_ms = event_ms(lambda: runnable.call(timed.inputs[0])) if on_events else None
     return Measured(
         repeats=taken,
         batch1_agreement=_agreement_at_batch1(torch.cat(kept), eager, subject, variant, settings, batcher),
@@ -411,10 +419,16 @@ def as_timed(runnable: Runnable, images: Sequence[Tensor], keep: Callable[[Tenso
 
 
 def event_ms(call: Callable[[], object]) -> float:
-    """Median milliseconds between two events around a call on the GPU: the host's share is left out."""
+    """Median milliseconds between two events around a call on the GPU.
+
+    The GPU is given other work first, so that launches queue behind it and the host's share is left out (as in Triton's
+    `do_bench`); the other work also empties the cache.
+    """
     times: list[float] = []
+    other = torch.empty(256 << 20, dtype=torch.int8, device="cuda")
     for _ in range(EVENT_SAMPLES):
         before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        other.zero_()
         before.record()
         call()
         after.record()

@@ -10,6 +10,7 @@ The last line of standard output is the path of the report.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +34,18 @@ from sweeps.grid import (
     study_variants,
     variant_of,
 )
-from sweeps.job import Job, Prepared, as_subject, best_trial, job, parse_study, prepare, teacher_ref, write_tables
+from sweeps.job import (
+    Job,
+    Prepared,
+    as_subject,
+    best_trial,
+    brought_teacher,
+    job,
+    parse_study,
+    prepare,
+    teacher_ref,
+    write_tables,
+)
 from sweeps.plan import plan, print_plan
 from sweeps.teacher_search import search_teacher
 
@@ -49,10 +61,10 @@ def run(config: StudyConfig) -> Path:
         subjects = finalists(work, prepared, within_budget(work))
         measure_grid(work, subjects)
         read_test_set(work, subjects)
-        write_tables(work.run, work.ledger)
+        write_tables(work, subjects)
         result = write_report(work.run)
         confirm(work, subjects, result.candidate)
-        write_tables(work.run, work.ledger)
+        write_tables(work, subjects)
         result = write_report(work.run)
         if result.candidate is not None:
             ship(work, prepared, subjects, find_row(work, result.candidate))
@@ -76,7 +88,7 @@ def within_budget(work: Job) -> tuple[str, ...]:
             model=student,
             arm="untrained",
             checkpoint=None,
-            checkpoint_sha256=f"random {student}",
+            checkpoint_sha256=hashlib.sha256(f"random {student}".encode()).hexdigest(),
             classes=work.classes,
         )
         for student in students
@@ -87,9 +99,11 @@ def within_budget(work: Job) -> tuple[str, ...]:
     rows = [r for r in work.ledger.read(LatencyRecord) if r.stage == "budget" and r.p50_ms is not None]
     fastest = {s: min((r for r in rows if r.model == s), key=lambda r: r.p50_ms or 0.0, default=None) for s in students}
     said = [f"{s} {row.p50_ms:.2f} ms ({row.variant})" for s, row in fastest.items() if row is not None]
-    kept = tuple(s for s, row in fastest.items() if row is None or (row.p50_ms or 0.0) <= budget)
+    # the lower end of the interval: what is too slow must be so for certain
+    kept = tuple(s for s, row in fastest.items() if row is None or (row.p50_low_ms or 0.0) <= budget)
     work.view.say(f"Budget of {budget:g} ms, fastest with random weights: {', '.join(said)}")
     if not kept:
+        write_tables(work, [])
         raise StudyFailedError(f"no student meets the budget of {budget:g} ms: {', '.join(said)}")
     if dropped := [s for s in students if s not in kept]:
         work.view.say(f"Dropped before the search: {', '.join(dropped)}")
@@ -102,7 +116,7 @@ def finalists(work: Job, prepared: Prepared, students: Sequence[str]) -> list[Su
         trial = search_teacher(work)
         teacher, chosen = teacher_ref(work.run, trial), [as_subject(work, trial)]
     else:
-        teacher, chosen = prepared.teacher, [brought_teacher(work, prepared.teacher)]
+        teacher, chosen = prepared.teacher, [brought_teacher(prepared.teacher, work.classes)]
     for student in students:
         plain = search_student(work, student, PLAIN_ARM, teacher)
         distill = None
@@ -135,18 +149,6 @@ def distillation_due(study: StudyConfig, plain: TrialRecord | None) -> bool:
     if study.distill == "auto":
         return plain is None or (plain.val_accuracy or 0.0) < study.min_accuracy
     return study.distill == "always"
-
-
-def brought_teacher(work: Job, teacher: TeacherRef) -> Subject:
-    """The user's own teacher as what is evaluated and measured."""
-    return Subject(
-        trial_id=f"{TEACHER_ARM}-{teacher.model}-given",
-        model=teacher.model,
-        arm=TEACHER_ARM,
-        checkpoint=teacher.checkpoint,
-        checkpoint_sha256=teacher.sha256,
-        classes=work.classes,
-    )
 
 
 def read_test_set(work: Job, subjects: Sequence[Subject]) -> None:

@@ -154,11 +154,13 @@ def preparation_cells(work: Job, wanted: Sequence[tuple[Subject, Variant]], *, e
     exports: list[Cell] = []
     evaluations: dict[tuple[str, str], Cell] = {}
     for subject, variant in dict.fromkeys((subject, variant.built) for subject, variant in wanted):
-        built = done.build(subject, variant) is not None or not needs_build(variant)
+        build, evaluation = done.build(subject, variant), done.evaluation(subject, variant)
+        # what failed before is tried again: a run is resumed when its cause has been mended
+        built = not needs_build(variant) or (build is not None and build.status != "failed")
         if variant.compile != "none" and not built:  # one build serves all weights of an architecture
             key = (subject.model, variant.name)
             compiles.setdefault(key, cell_of(subject, variant, build=True, evaluate=False))
-        read = done.evaluation(subject, variant) is not None or not evaluate
+        read = not evaluate or (evaluation is not None and evaluation.status != "failed")
         if RUNTIMES[variant.runtime].export is not None and not (built and read):
             exports.append(cell_of(subject, variant, build=not built, evaluate=not read))
         elif not read:

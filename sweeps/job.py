@@ -12,7 +12,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
@@ -26,7 +28,7 @@ from cifar_tune.models import architecture
 from cifar_tune.records import EpochRecord, LatencyRecord, TrialRecord
 from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.schedules import schedule
-from cifar_tune.store import replace_file
+from cifar_tune.store import replace_file, schema
 from cifar_tune.teacher import TeacherRef, load_model
 from cifar_tune.tuning.cluster import ClusterInfo, cluster
 from cifar_tune.tuning.progress import StudyView
@@ -224,11 +226,24 @@ def _write_study(run: Path, study: StudyConfig, device: str, about_data: dict[st
     replace_file(path, lambda temporary: Path(temporary).write_text(text))
 
 
-def write_tables(run: Path, ledger: Ledger) -> None:
-    """The run's Parquet files, from its ledger."""
+def write_tables(work: Job, subjects: Sequence[Subject]) -> None:
+    """The run's Parquet files, from its ledger.
+
+    A resumed run may have new finalists: rows of those that are finalists no more stay in the ledger alone.
+    """
+    current = {s.trial_id for s in subjects}
     for name, record_type in TABLES.items():
-        table = ledger.table(record_type)
-        replace_file(run / name, lambda temporary, table=table: pq.write_table(table, temporary, compression="zstd"))
+        rows = work.ledger.table(record_type).to_pylist()
+        kept = [row for row in rows if not _is_superseded(row, current)]
+        table = pa.Table.from_pylist(kept, schema=schema(record_type))
+        path = work.run / name
+        replace_file(path, lambda temporary, table=table: pq.write_table(table, temporary, compression="zstd"))
+
+
+def _is_superseded(row: dict[str, Any], current: set[str]) -> bool:
+    """Whether a row is of a finalist, and not of a current one."""
+    stage, trial_id = row.get("stage"), row["trial_id"]
+    return stage in ("final", "grid", "confirm") and trial_id.removeprefix("final-") not in current
 
 
 def best_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
@@ -256,4 +271,16 @@ def as_subject(work: Job, trial: TrialRecord) -> Subject:
         checkpoint=str(work.run / trial.checkpoint),
         checkpoint_sha256=trial.checkpoint_sha256,
         classes=work.classes,
+    )
+
+
+def brought_teacher(teacher: TeacherRef, classes: int) -> Subject:
+    """The user's own teacher as what is evaluated and measured."""
+    return Subject(
+        trial_id=f"{TEACHER_ARM}-{teacher.model}-given",
+        model=teacher.model,
+        arm=TEACHER_ARM,
+        checkpoint=teacher.checkpoint,
+        checkpoint_sha256=teacher.sha256,
+        classes=classes,
     )

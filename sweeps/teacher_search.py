@@ -41,7 +41,7 @@ def run(config: StudyConfig) -> Path:
     """Search the teacher alone; returns the path of its best weights."""
     with job(prepare(config)) as work:
         best = search_teacher(work)
-        write_tables(work.run, work.ledger)
+        write_tables(work, [])
         work.view.say(f"best validation accuracy {best.val_accuracy:.2%}, trial {best.trial_id}")
         assert best.checkpoint is not None
         return work.run / best.checkpoint

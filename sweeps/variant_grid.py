@@ -30,7 +30,7 @@ from cifar_tune.records import TrialRecord
 from cifar_tune.store import read_records
 from cifar_tune.tuning.stages import sha256_file
 from sweeps.grid import forget_builds, measure_grid
-from sweeps.job import Prepared, as_subject, check_runtimes, job, prepare, run_folder, write_tables
+from sweeps.job import Prepared, as_subject, brought_teacher, check_runtimes, job, prepare, run_folder, write_tables
 
 GIVEN_ARM = "given"
 
@@ -88,8 +88,9 @@ def run(config: GridConfig) -> Path:
     with job(prepared) as work:
         for trial in trials:
             work.ledger.put_trial(dataclasses.replace(trial, run=work.run.name))
-        measure_grid(work, [*subjects, *(as_subject(work, t) for t in work.ledger.read(TrialRecord))])
-        write_tables(work.run, work.ledger)
+        finalists = [*subjects, *(as_subject(work, t) for t in work.ledger.read(TrialRecord))]
+        measure_grid(work, finalists)
+        write_tables(work, finalists)
         report = write_report(work.run)
         forget_builds(work.run)
         work.view.say(report.text)
@@ -114,7 +115,8 @@ def _of_run(config: GridConfig) -> Work:
     trials = source / "trials.parquet"
     finalists = [t for t in read_records(trials, TrialRecord) if t.stage == "final"] if trials.is_file() else []
     check(bool(finalists), "run", config.run, "a run that has finalists")
-    return prepared, [], [_moved(trial, source, prepared.run) for trial in finalists]
+    teacher = [] if prepared.teacher is None else [brought_teacher(prepared.teacher, len(prepared.data.classes))]
+    return prepared, teacher, [_moved(trial, source, prepared.run) for trial in finalists]
 
 
 def _moved(trial: TrialRecord, source: Path, run: Path) -> TrialRecord:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cifar_tune import device
 from cifar_tune.device import CONTENDED_CORES, DeviceTakenError, DeviceWatch, exclusive_device, pin_to_cores
 from cifar_tune.measurement import in_fresh_process
 
@@ -16,13 +17,11 @@ SPAWN = multiprocessing.get_context("spawn")
 @pytest.fixture(autouse=True)
 def own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock folder of the test's own: a study on this machine must not fail it."""
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(device, "LOCKS", tmp_path)
 
 
 def hold(folder: str, seconds: float, held: object) -> None:
-    import tempfile
-
-    tempfile.tempdir = folder
+    device.LOCKS = Path(folder)
     with exclusive_device("cpu", wait=True, purpose="(run other)"):
         held.set()  # type: ignore[attr-defined]
         time.sleep(seconds)

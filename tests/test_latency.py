@@ -91,10 +91,11 @@ def test_inputs_go_on_from_repeat_to_repeat_after_one_warm_up() -> None:
     assert (given, len(repeats)) == (list(range(len(given))), 3)
 
 
-def test_unrest_of_the_machine_is_not_taken_for_a_variant_that_does_not_settle() -> None:
+def test_unrest_of_the_machine_can_be_told_from_a_variant_that_does_not_settle() -> None:
     unrest: Callable[[int], float] = lambda i: 1.0 + (i // 27) % 3  # noqa: E731 - one line says it
-    assert paired(unrest, unrest).settled
-    assert not paired(unrest, lambda _: 1.0).settled
+    alone, both = paired(unrest, lambda _: 1.0), paired(unrest, unrest)
+    assert (alone.settled, alone.reference_settled) == (False, True)
+    assert (both.settled, both.reference_settled) == (False, False)
 
 
 def test_first_calls_of_a_round_are_not_timed() -> None:
@@ -193,6 +194,10 @@ def test_drift_shows_in_the_spread_of_the_repeats() -> None:
 def test_percentile_is_bounded_from_as_many_samples_as_loadgen_says(percentile: float, least: int) -> None:
     assert percentile_bound([1.0] * (least - 1), percentile) is None
     assert percentile_bound([1.0] * least, percentile) == 1.0
+
+
+def test_percentile_of_very_many_samples_is_bounded() -> None:
+    assert percentile_bound([1.0] * 50_000, 95) == 1.0
 
 
 def test_percentile_bound_holds_as_often_as_it_says() -> None:

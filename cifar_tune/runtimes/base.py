@@ -77,6 +77,8 @@ class Runnable:
     """Entered once around any number of calls: no grad, autocast. Not part of a call's latency."""
     synchronize: Callable[[], object] = lambda: None
     """Returns when the device is done."""
+    on_torch_stream: bool = True
+    """Whether calls run on PyTorch's current CUDA stream, so that its events can time them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

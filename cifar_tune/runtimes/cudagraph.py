@@ -27,6 +27,7 @@ def load(source: Source) -> Runnable:
             for _ in range(WARMUP_CALLS):
                 model(image)
         torch.cuda.current_stream().wait_stream(side)
+        torch.clear_autocast_cache()  # weights that were cast before the capture would lie outside of the graph
         with torch.cuda.graph(graph):
             logits = model(image)
 

@@ -40,7 +40,8 @@ def load(source: Source) -> Runnable:
     ort = need("onnxruntime", "onnx")
     provider = PROVIDERS[source.device]
     if provider not in ort.get_available_providers():
-        raise UnsupportedError(f"this build of ONNX Runtime has no {provider}")
+        more = ": install onnxruntime-gpu in its place" if source.device == "cuda" else ""
+        raise UnsupportedError(f"this build of ONNX Runtime has no {provider}{more}")
     options = ort.SessionOptions()
     options.intra_op_num_threads = source.threads
     options.inter_op_num_threads = 1
@@ -54,6 +55,7 @@ def load(source: Source) -> Runnable:
     return Runnable(
         call=_bound_call(session, source) if source.device == "cuda" else _host_call(session),
         synchronize=wait_for(source.device),
+        on_torch_stream=False,
         prepare_input=Tensor.contiguous,
         artifact_mb=file_mb(source.folder),
     )
@@ -73,15 +75,12 @@ def _bound_call(session: Any, source: Source) -> Any:
     """No copy to the host: input and output stay where PyTorch has them. The answer is overwritten by the next call."""
     binding = session.io_binding()
     image = source.example.contiguous().clone()
-    with torch.inference_mode():
-        logits = source.model(source.example.to(next(source.model.parameters()).dtype)).contiguous()
-    kinds = {torch.float32: np.float32, torch.float16: np.float16}
-
-    def bind(to: Any, name: str, tensor: Tensor) -> None:
-        to(name, "cuda", 0, kinds[tensor.dtype], tuple(tensor.shape), tensor.data_ptr())
-
-    bind(binding.bind_input, session.get_inputs()[0].name, image)
-    bind(binding.bind_output, session.get_outputs()[0].name, logits)
+    output = session.get_outputs()[0]
+    dtype, kind = (torch.float16, np.float16) if output.type == "tensor(float16)" else (torch.float32, np.float32)
+    logits = torch.empty(output.shape, dtype=dtype, device="cuda")
+    name = session.get_inputs()[0].name
+    binding.bind_input(name, "cuda", 0, np.float32, tuple(image.shape), image.data_ptr())
+    binding.bind_output(output.name, "cuda", 0, kind, tuple(logits.shape), logits.data_ptr())
 
     def call(images: Tensor) -> Tensor:
         image.copy_(images)

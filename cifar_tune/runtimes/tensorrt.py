@@ -20,7 +20,8 @@ def export(source: Source) -> Path:
     trt = _require(source)
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
-    network = builder.create_network(0)
+    # strongly typed: the precision of each layer is the file's
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     onnx = export_onnx(source, source.folder / "model.onnx")
     if not parser.parse_from_file(str(onnx)):
@@ -50,9 +51,14 @@ def load(source: Source) -> Runnable:
     context.set_tensor_address(input_name, image.data_ptr())
     context.set_tensor_address(output_name, logits.data_ptr())
 
+    own = torch.cuda.Stream()  # on the default stream TensorRT would synchronise in each call
+
     def call(images: Tensor) -> Tensor:
+        current = torch.cuda.current_stream()
         image.copy_(images)
-        context.execute_async_v3(torch.cuda.current_stream().cuda_stream)
+        own.wait_stream(current)
+        context.execute_async_v3(own.cuda_stream)
+        current.wait_stream(own)
         return logits
 
     # the engine and its runtime must outlive the context: the callable keeps them
