@@ -222,10 +222,16 @@ def compile_text(row: Row) -> str:
     return f"{row['compile_seconds']:.1f} s" + (" (warm)" if row["compile_cold"] is False else "")
 
 
-def rejections(latency: pd.DataFrame, min_accuracy: float, images: int) -> dict[int, str]:
+def rejections(
+    latency: pd.DataFrame, min_accuracy: float, images: int, budget_ms: float | None = None
+) -> dict[int, str]:
     """Why competing rows cannot be the candidate: index of the row -> reason. Rows that can are left out."""
     grid = grid_rows(latency)
-    reasons = {row["index"]: _rejection(grid, row, min_accuracy, images) for row in rows(competing(latency))}
+    reasons: dict[int, str | None] = {}
+    for row in rows(competing(latency)):
+        reasons[row["index"]] = _rejection(grid, row, min_accuracy, images)
+        if budget_ms is not None and row["p50_ms"] > budget_ms:
+            reasons[row["index"]] = f"p50 {row['p50_ms']:.3f} ms is above the budget of {budget_ms:g} ms"
     return {index: reason for index, reason in reasons.items() if reason}
 
 
@@ -250,13 +256,13 @@ def _rejection(grid: list[Row], row: Row, min_accuracy: float, images: int) -> s
     return None
 
 
-def choose(latency: pd.DataFrame, min_accuracy: float, images: int) -> Choice:
-    """The candidate: the lowest p50 among competing rows that hold the constraint, R10 and R13.
+def choose(latency: pd.DataFrame, min_accuracy: float, images: int, budget_ms: float | None = None) -> Choice:
+    """The candidate: the lowest p50 among competing rows that hold the constraint, R10, R13 and the latency budget.
 
     Of rows within 1 % of the lowest p50 the more accurate is taken, then the faster.
     """
     rivals = rows(competing(latency))
-    rejected = rejections(latency, min_accuracy, images)
+    rejected = rejections(latency, min_accuracy, images, budget_ms)
     eligible = [row for row in rivals if row["index"] not in rejected]
     if not eligible:
         measured = [row for row in grid_rows(latency) if is_measured(row)]

@@ -59,7 +59,7 @@ def analyse(run: Run) -> Findings:
     """Apply the rules to a run. Deterministic: the bootstrap has a fixed seed."""
     latency, limit, images = run.latency, run.min_accuracy, run.test_images
     students = tuple(run.config["students"])
-    choice = choose(latency, limit, images)
+    choice = choose(latency, limit, images, run.config.get("latency_budget_ms"))
     return Findings(
         run=run,
         choice=choice,
@@ -110,6 +110,7 @@ def markdown_report(findings: Findings) -> str:
         sections.answer(run, findings.choice),
         "" if findings.front.empty else "![Test accuracy over latency, with the Pareto front](front.png)",
         sections.warnings(run, findings.confirmed),
+        sections.budget(run),
         sections.comparison(findings.comparison),
         sections.optimizations(findings.decisions),
         sections.effects(findings.effects),

@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.decide import MIN_LAYOUT_GAIN, Choice, Decision, compile_text, gain_text, grid_rows, is_measured
 from analysis.effects import Effect
-from analysis.frames import Row, Run, label, rows
+from analysis.frames import Row, Run, label, rows, select
 from analysis.justify import percent
 from analysis.markdown import MISSING, bullets, fixed, table
 from analysis.paired import standard_error
@@ -117,6 +117,22 @@ def _confirm_warnings(confirmed: pd.DataFrame) -> list[str]:
         elif row["spread"] > _UNSTABLE_SPREAD:
             lines.append(f"The fresh runs of {label(row)} differ by {100 * row['spread']:.0f} %.")
     return lines
+
+
+def budget(run: Run) -> str:
+    """What the latency budget let through, before any training."""
+    limit = run.config.get("latency_budget_ms")
+    measured = [r for r in rows(select(run.latency, run.latency["stage"] == "budget")) if r["p50_ms"] is not None]
+    if limit is None or not measured:
+        return ""
+    lines: list[tuple[Any, ...]] = []
+    for model in dict.fromkeys(row["model"] for row in measured):
+        best = min((row for row in measured if row["model"] == model), key=lambda row: row["p50_ms"])
+        low = best["p50_low_ms"]
+        kept = "searched" if low is None or low <= limit else "dropped before the search"
+        lines.append((model, best["variant"], fixed(best["p50_ms"], 3), kept))
+    header = ("Model", "Fastest variant", "p50 ms", "Verdict")
+    return f"## Latency budget of {limit:g} ms\n\n{table(header, lines)}\n\nMeasured with random weights."
 
 
 def comparison(frame: pd.DataFrame) -> str:

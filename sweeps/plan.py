@@ -55,9 +55,13 @@ def plan(prepared: Prepared) -> list[PlannedStage]:
         if study.distill != "never":
             condition = ", if plain misses the accuracy" if study.distill == "auto" else ""
             training(f"distill {student}{condition}", student, DISTILL_ARM, study.num_samples)
+    variants = study_variants(study, prepared.device)
+    if study.latency_budget_ms is not None:
+        rows = len(study.students) * len(variants)
+        work = f"{rows} rows with random weights, and their builds, which serve the grid too"
+        stages.insert(0, PlannedStage(name="latency budget", work=work, seconds=rows * _row_seconds(study)))
     arms = 1 if study.distill == "never" else 2
     subjects, models = 1 + len(study.students) * arms, 1 + len(study.students)
-    variants = study_variants(study, prepared.device)
     compiles = models * sum(v.compile != "none" for v in variants)
     exports = subjects * sum(RUNTIMES[v.runtime].export is not None for v in {v.built for v in variants})
     builds = (SECONDS_A_BUILD * compiles + SECONDS_AN_EXPORT * exports) / cores

@@ -130,6 +130,12 @@ def test_reduced_precision_that_no_fp32_row_stands_beside_is_not_chosen() -> Non
     assert "was not compared with that of FP32 (R10)" in chosen(data.latency(FP16, p50=1.0)).text
 
 
+def test_row_above_the_latency_budget_is_not_chosen() -> None:
+    choice = choose(data.frame(data.latency(p50=2.0)), 0.85, data.IMAGES, budget_ms=1.5)
+    assert choice.index is None
+    assert "p50 2.000 ms is above the budget of 1.5 ms" in choice.text
+
+
 def test_the_justification_compares_with_the_teacher_and_its_own_fp32() -> None:
     teacher = data.latency(p50=8.0, model=data.TEACHER, arm="teacher", trial_id="t0", speedup=1.0)
     text = chosen(teacher, data.latency(), data.latency(FP16, p50=1.0)).text
