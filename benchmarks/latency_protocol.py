@@ -3,8 +3,10 @@
     python benchmarks/latency_protocol.py timer       # our mean beside torch.utils.benchmark's, rounds alternated
     python benchmarks/latency_protocol.py overhead    # what the harness adds to a call
     python benchmarks/latency_protocol.py pairs       # A/A and a 3 % slowdown, under a load that comes and goes
+    python benchmarks/latency_protocol.py events      # on a GPU: our event time beside Triton's do_bench
 
-Each prints its figures and targets, and exits with 1 where a target is missed.
+`timer` takes --device cuda: the statement then ends in a synchronisation. Each prints its figures and targets, and
+exits with 1 where a target is missed.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ from torch.utils.benchmark import Timer
 from cifar_tune.config import LatencyConfig
 from cifar_tune.device import usable_cpus
 from cifar_tune.latency import Timed, measure, median_interval, paired_speedup
+from cifar_tune.measurement import event_ms
 from cifar_tune.models import build_model
+from cifar_tune.runtimes.base import wait_for
 
 TIMER_TOLERANCE = 0.03
 OVERHEAD_US = 1.0
@@ -33,10 +37,10 @@ HALF_WIDTH = 0.02
 SLOWDOWN = 0.03
 
 
-def model_call(name: str, threads: int) -> Callable[[object], object]:
+def model_call(name: str, threads: int, device: str = "cpu") -> Callable[[object], object]:
     torch.set_num_threads(threads)
-    model = build_model(name, 10).eval()
-    image = torch.randn(1, 3, 32, 32)
+    model = build_model(name, 10).eval().to(device)
+    image = torch.randn(1, 3, 32, 32, device=device)
 
     def call(_: object) -> object:
         with torch.inference_mode():
@@ -52,14 +56,17 @@ def protocol(samples: int, repeats: int = 1) -> LatencyConfig:
 
 def timer(args: argparse.Namespace) -> bool:
     """Means of alternated rounds: both are means over all calls of the same callable with the same threads."""
-    call = model_call(args.model, args.threads)
-    torch_timer = Timer("call(None)", globals={"call": call}, num_threads=args.threads)
+    call = model_call(args.model, args.threads, args.device)
+    wait = wait_for(args.device)
+    statement = "call(None); wait()" if args.device == "cuda" else "call(None)"
+    torch_timer = Timer(statement, globals={"call": call, "wait": wait}, num_threads=args.threads)
     config, rng = protocol(700), np.random.default_rng(0)
     ratios: list[float] = []
     for number in range(args.rounds):
 
         def ours() -> float:
-            return float(np.mean(measure(Timed(call=call, inputs=[None]), None, config, rng)[0].samples_ms))
+            timed = Timed(call=call, inputs=[None], synchronize=wait)
+            return float(np.mean(measure(timed, None, config, rng)[0].samples_ms))
 
         def theirs() -> float:
             return torch_timer.blocked_autorange(min_run_time=args.seconds).mean * 1e3
@@ -143,12 +150,29 @@ def slowed(call: Callable[[object], object]) -> Callable[[object], object]:
     return slow
 
 
+def events(args: argparse.Namespace) -> bool:
+    """Medians of the time between two CUDA events, the cache emptied before each call in both."""
+    from triton.testing import do_bench
+
+    call = model_call(args.model, args.threads, "cuda")
+    ratios: list[float] = []
+    for number in range(args.rounds):
+        ours = event_ms(lambda: call(None))
+        theirs = float(do_bench(lambda: call(None), return_mode="median"))
+        ratios.append(ours / theirs)
+        print(f"round {number + 1}: ours {ours:.3f} ms, do_bench {theirs:.3f} ms", flush=True)
+    low, high = median_interval(ratios)
+    print(f"{args.model}: our event time / do_bench = {np.median(ratios):.3f} ({low:.3f} to {high:.3f})")
+    return True
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = {"timer": timer, "overhead": overhead, "pairs": pairs}
+    commands = {"timer": timer, "overhead": overhead, "pairs": pairs, "events": events}
     parser.add_argument("command", choices=commands)
     parser.add_argument("--model", default="resnet_narrow")
     parser.add_argument("--threads", type=int, default=usable_cpus())
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, default=15, help="of timer")
     parser.add_argument("--seconds", type=float, default=2.0, help="of a round of torch's timer")
     parser.add_argument("--runs", type=int, default=RUNS, help="of pairs")
