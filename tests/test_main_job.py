@@ -17,6 +17,7 @@ from PIL import Image
 
 from sweeps import distill_search, variant_grid
 
+pytestmark = pytest.mark.timeout(1200)  # three minutes where nothing else runs
 SMALL = (
     "--preset", "quick", "--teacher", "resnet_tiny", "--students", "resnet_narrow", "--epochs", "2",
     "--latency-time-limit", "60",
@@ -28,7 +29,7 @@ SMALL = (
 def start(cwd: Path, *argv: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "CXX": "no-such-compiler"}
     command = [sys.executable, distill_search.__file__, *argv]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=550)
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=1100)
 
 
 @pytest.fixture(scope="module")
