@@ -201,7 +201,7 @@ class LatencyConfig:
     """Seconds of samples between two looks at who else uses the device."""
     retries: int = 3
     """Disturbed windows of a repeat that are taken again; those after them count, and mark the row."""
-    time_limit: float = 9.0
+    time_limit: float = 6.0
     """Seconds of sampling, the reference and all repeats included; a slow variant then has fewer samples."""
     threads: int = 0
     """CPU threads while measuring; 0: all cores of the node."""
@@ -306,7 +306,7 @@ class StudyConfig:
     """Repeats of each latency measurement."""
     latency_fresh_processes: bool = True
     """Each repeat in a process of its own."""
-    latency_time_limit: float = 9.0
+    latency_time_limit: float = 6.0
     """Seconds of sampling of a row; a slow variant then has fewer samples, and no p99 where they cannot bound it."""
     latency_threads: int = 0
     """CPU threads while measuring; 0: all cores of the node."""

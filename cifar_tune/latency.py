@@ -185,7 +185,7 @@ class _Timer:
 def _warm_up(timer: _Timer, config: LatencyConfig) -> bool:
     """Call until stable, `config.warmup` to ten times as often, time permitting; whether it became stable."""
     medians: list[float] = []
-    left_ms = _share_ms(config) / 2
+    left_ms = _share_ms(config) / 4
     for calls in itertools.count(WARMUP_WINDOW, WARMUP_WINDOW):
         window = timer.samples(WARMUP_WINDOW, left_ms)
         left_ms -= sum(window)
@@ -193,7 +193,7 @@ def _warm_up(timer: _Timer, config: LatencyConfig) -> bool:
         last = medians[-STABLE_WINDOWS:]
         stable = len(last) == STABLE_WINDOWS and max(last) - min(last) <= STABLE_SHARE * min(last)
         if left_ms <= 0 or (calls >= config.warmup and (stable or calls >= 10 * config.warmup)):
-            return stable
+            return stable or len(last) < STABLE_WINDOWS  # a call too slow for three windows cannot be judged
     raise AssertionError("unreachable")
 
 

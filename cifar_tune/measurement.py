@@ -312,7 +312,7 @@ def measured(
     counts = [1] * protocol.repeats if protocol.fresh_processes else [protocol.repeats]
     parts = [in_fresh_process(measure_here, subject, variant, settings, data, count) for count in counts]
     # where not even the reference is stable, it is the machine that does not settle
-    restless = any(r.reference_settled and not r.settled for part in parts for r in part.repeats)
+    restless = all(r.reference_settled and not r.settled for part in parts for r in part.repeats)
     if variant.compile != "none" and restless:
         return measured(skeleton, subject, variant, settings, data, "the timing of torch.compile does not settle")
     return summary(skeleton, parts, settings)
