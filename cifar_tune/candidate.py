@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 
-from cifar_tune.config import Variant
 from cifar_tune.records import LatencyRecord
 
 EXAMPLE = '''"""Classify image files with this model:  python example.py IMAGE..."""
@@ -69,7 +68,7 @@ def write_candidate(
     shutil.copyfile(checkpoint, folder / "model.safetensors")
     if artifact is not None:
         shutil.copytree(artifact, folder, dirs_exist_ok=True)
-    variant = {f.name: getattr(row, f.name) for f in fields(Variant)}
+    variant = asdict(row.measured_variant)
     card = {
         "model": row.model,
         "arm": row.arm,
@@ -98,5 +97,4 @@ def is_shipped(run: Path, row: LatencyRecord) -> bool:
     if not path.is_file():
         return False
     card = json.loads(path.read_text())
-    variant = {f.name: getattr(row, f.name) for f in fields(Variant)}
-    return (card["checkpoint_sha256"], card["variant"]) == (row.checkpoint_sha256, variant)
+    return (card["checkpoint_sha256"], card["variant"]) == (row.checkpoint_sha256, asdict(row.measured_variant))

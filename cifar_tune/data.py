@@ -132,6 +132,7 @@ def load(config: DataConfig, data_dir: str = "data") -> ImageData:
     skipped = sum(len(images.labels) - len(arrays[f"{part}_labels"]) for part, images in parts.items())
     about = {"name": source.name, "label": source.label, "classes": source.classes, "flip": source.flip}
     mark = fingerprint(source.classes, arrays.values())
+    # the fields come by name from two dicts, whose value types the checker merges
     return ImageData(**about, **arrays, mean=mean, std=std, fingerprint=mark, skipped=skipped)  # pyright: ignore[reportArgumentType]
 
 

@@ -305,7 +305,7 @@ def measured(
         instead = dataclasses.replace(variant, runtime="torchscript", compile="none")
         try:
             row = measured(skeleton, subject, instead, settings, data)
-        except Exception as error:
+        except Exception as error:  # whatever it was, the row must say both reasons
             raise RuntimeError(f"{fallback}, and TorchScript failed ({failure(error)})") from error
         return dataclasses.replace(row, status="fallback", error=f"{fallback}; TorchScript was measured instead")
     protocol = settings.latency

@@ -8,10 +8,10 @@ the name ends in `_ms`, sizes are MB = 10**6 bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
-from cifar_tune.config import Compile, Precision
+from cifar_tune.config import Compile, Precision, Variant
 
 Stage = Literal["teacher", "plain", "distill", "final"]
 TrialStatus = Literal["ok", "pruned", "failed"]
@@ -200,6 +200,11 @@ class LatencyRecord:
     threads: int | None = None
     """CPU threads of the variant; its reference had all."""
     environment: Environment
+
+    @property
+    def measured_variant(self) -> Variant:
+        """What the row measured."""
+        return Variant(**{f.name: getattr(self, f.name) for f in fields(Variant)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -75,6 +75,7 @@ def from_row(record_type: type[R], row: dict[str, Any]) -> R:
     """The inverse of `to_row`. KeyError names a column that is missing."""
     hints = typing.get_type_hints(record_type)
     values: dict[str, Any] = {}
+    # R is any record, and every record is a dataclass, which a type variable cannot say
     for f in fields(record_type):  # pyright: ignore[reportArgumentType]
         kind = _plain_type(hints[f.name])[0]
         if is_dataclass(kind):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from cifar_tune.config import ViewConfig
 from cifar_tune.data import ImageData
-from cifar_tune.models import architecture, build_model, load_weights
+from cifar_tune.models import architecture, build_model, load_weights, place
 from cifar_tune.store import replace_file
 from cifar_tune.training import autocast, cpu_precision, to_device
 from cifar_tune.views import Batcher, Views
@@ -54,7 +54,7 @@ class OnlineTeacher:
     def __init__(self, ref: TeacherRef, data: ImageData, views: ViewConfig, device: str = "cpu") -> None:
         self.device = torch.device(device)
         model = load_model(ref.model, len(data.classes), ref.checkpoint).requires_grad_(False)
-        self.model = model.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.model = place(model, self.device)
         self.batcher = Batcher(data.train_images, data.mean, data.std, device, views.cutout)
         size = data.train_images.shape[1]
         dense = architecture(ref.model).dense

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from cifar_tune.config import TrainConfig
 from cifar_tune.data import ImageData
 from cifar_tune.losses import count_correct, distillation_loss
-from cifar_tune.models import architecture, build_model
+from cifar_tune.models import architecture, build_model, place
 from cifar_tune.schedules import schedule
 from cifar_tune.views import Batcher, Views, as_tensor, draw_views
 
@@ -65,9 +65,8 @@ def train(config: TrainConfig, data: ImageData, teacher_logits: TeacherLogits | 
     assert not config.distils or teacher_logits is not None, "distillation needs a teacher"
     torch.set_num_threads(config.threads)
     device = torch.device(config.device)
-    model = build_model(config.model, len(data.classes), config.seed).to(device)
-    if config.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    model = place(build_model(config.model, len(data.classes), config.seed), device, layout)
     batcher = Batcher(data.train_images, data.mean, data.std, device, config.views.cutout)
     labels = as_tensor(data.train_labels).to(device)
     stepper = Stepper(config, model, data, steps_per_epoch=math.ceil(len(labels) / config.batch_size))

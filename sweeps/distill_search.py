@@ -32,7 +32,6 @@ from sweeps.grid import (
     measure_cells,
     measure_grid,
     study_variants,
-    variant_of,
 )
 from sweeps.job import (
     Job,
@@ -194,7 +193,7 @@ def confirm(work: Job, subjects: Sequence[Subject], candidate: Candidate | None)
     if candidate is None:
         return
     row = find_row(work, candidate)
-    chosen = variant_of(row)
+    chosen = row.measured_variant
     subject = next(s for s in subjects if s.trial_id == row.trial_id)
     baseline = next(s for s in subjects if s.arm == TEACHER_ARM)
     cells = [

@@ -59,13 +59,8 @@ def build_cache(run: Path) -> Path:
 
 def artifact_of(work: Job, subject: Subject, row: LatencyRecord) -> Path | None:
     """The folder of what a row deploys; None where its runtime has no artifact."""
-    folder = artifact_folder(grid_settings(work), subject, variant_of(row))
+    folder = artifact_folder(grid_settings(work), subject, row.measured_variant)
     return folder if RUNTIMES[row.runtime].export is not None else None
-
-
-def variant_of(row: LatencyRecord) -> Variant:
-    """What a row measured."""
-    return Variant(**{f.name: getattr(row, f.name) for f in dataclasses.fields(Variant)})
 
 
 def forget_builds(run: Path) -> None:

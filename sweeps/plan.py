@@ -11,7 +11,7 @@ from rich.table import Table
 
 from cifar_tune.config import DISTILL_ARM, GRID, PLAIN_ARM, TEACHER_ARM, Arm, StudyConfig, grid_variants
 from cifar_tune.device import usable_cpus
-from cifar_tune.models import build_model
+from cifar_tune.models import build_model, place
 from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.training import Stepper
 from sweeps.grid import study_variants
@@ -98,8 +98,7 @@ def images_per_second(prepared: Prepared, model: str, arm: Arm) -> float:
         model, PLAIN_ARM if arm == DISTILL_ARM else arm, sample, device=prepared.device
     )
     torch.set_num_threads(1)
-    network = build_model(model, len(prepared.data.classes)).to(prepared.device)
-    network = network.to(memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
+    network = place(build_model(model, len(prepared.data.classes)), prepared.device).train()
     stepper = Stepper(config, network, prepared.data, steps_per_epoch=2)
     images = torch.randn(PROBE_BATCH, 3, size, size, device=prepared.device).to(memory_format=torch.channels_last)
     labels = torch.zeros(PROBE_BATCH, dtype=torch.int64, device=prepared.device)

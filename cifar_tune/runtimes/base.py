@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cifar_tune.config import Variant
+from cifar_tune.models import place
 
 
 class UnsupportedError(RuntimeError):
@@ -43,7 +44,7 @@ class Source:
 
     def module(self) -> nn.Module:
         """The model on its device, in the layout and weight precision of the variant. It is changed in place."""
-        model = self.model.eval().to(self.device).to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
+        model = place(self.model.eval(), self.device, self.layout)
         return HalfWeights(model) if self.variant.precision == "fp16_weights" else model
 
     def prepared(self, images: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from cifar_tune.config import Variant
-from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError, wait_for, weights_mb
-from cifar_tune.runtimes.torch import torch_scope
+from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError
+from cifar_tune.runtimes.torch import torch_runnable, torch_scope
 
 WARMUP_CALLS = 3
 """On a side stream before the capture, as PyTorch's documentation asks: cuDNN chooses its algorithms there."""
@@ -36,13 +36,7 @@ def load(source: Source) -> Runnable:
         graph.replay()
         return logits
 
-    return Runnable(
-        call=call,
-        scope=lambda: torch_scope(source.variant, source.device),
-        synchronize=wait_for(source.device),
-        prepare_input=source.prepared,
-        artifact_mb=weights_mb(model),
-    )
+    return torch_runnable(source, model, call)
 
 
 RUNTIME = Runtime(

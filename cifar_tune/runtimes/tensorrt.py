@@ -61,7 +61,7 @@ def load(source: Source) -> Runnable:
         current.wait_stream(own)
         return logits
 
-    # the engine and its runtime must outlive the context: the callable keeps them
+    # the engine and its runtime must outlive the context: the callable keeps them, in an attribute no function declares
     call.keeps = (runtime, engine)  # pyright: ignore[reportFunctionMemberAccess]
     return Runnable(
         call=call,

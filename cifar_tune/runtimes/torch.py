@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
+from torch import Tensor, nn
 
 from cifar_tune.config import Variant
 from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError, wait_for, weights_mb
@@ -24,10 +25,15 @@ def load(source: Source) -> Runnable:
             raise UnsupportedError("reduce-overhead is CUDA graphs, and there is no GPU here")
         # dynamo would take a second batch size for a dynamic shape and measure a slower kernel
         call = torch.compile(model, mode=variant.compile, dynamic=False)
+    return torch_runnable(source, model, call)
+
+
+def torch_runnable(source: Source, model: nn.Module, call: Callable[[Tensor], Tensor]) -> Runnable:
+    """What PyTorch itself runs, as a Runnable: its scope, device and weights are the model's."""
     return Runnable(
         call=call,
-        scope=lambda: torch_scope(variant, device),
-        synchronize=wait_for(device),
+        scope=lambda: torch_scope(source.variant, source.device),
+        synchronize=wait_for(source.device),
         prepare_input=source.prepared,
         artifact_mb=weights_mb(model),
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from cifar_tune.config import Variant
-from cifar_tune.runtimes.base import Runnable, Runtime, Source, quiet, wait_for, weights_mb
-from cifar_tune.runtimes.torch import torch_scope
+from cifar_tune.runtimes.base import Runnable, Runtime, Source, quiet
+from cifar_tune.runtimes.torch import torch_runnable, torch_scope
 
 
 def load(source: Source) -> Runnable:
@@ -16,13 +16,7 @@ def load(source: Source) -> Runnable:
     with quiet(), torch_scope(source.variant, source.device):  # deprecated, and what runs where torch.compile does not
         traced = torch.jit.trace(model, image, check_trace=False)
         call = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
-    return Runnable(
-        call=call,
-        scope=lambda: torch_scope(source.variant, source.device),
-        synchronize=wait_for(source.device),
-        prepare_input=source.prepared,
-        artifact_mb=weights_mb(model),
-    )
+    return torch_runnable(source, model, call)
 
 
 RUNTIME = Runtime(
