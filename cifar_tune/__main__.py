@@ -31,19 +31,12 @@ from cifar_tune.config import (
 )
 from cifar_tune.data import ImageData, load, random_images
 from cifar_tune.device import DeviceTakenError, exclusive_device, resolve_device, usable_cpus
-from cifar_tune.measurement import (
-    DisturbedError,
-    GridSettings,
-    Subject,
-    exported,
-    in_fresh_process,
-    latency_skeleton,
-    load_subject,
-    measured,
-)
+from cifar_tune.measurement import latency_skeleton, measured
 from cifar_tune.models import architecture, checkpoint_classes, save_weights, try_once
+from cifar_tune.preparation import exported
 from cifar_tune.runtimes import RUNTIMES, UnsupportedError
 from cifar_tune.schedules import schedule
+from cifar_tune.subjects import DisturbedError, GridSettings, Subject, in_fresh_process, load_subject
 from cifar_tune.teacher import OnlineTeacher, TeacherRef, load_model
 from cifar_tune.training import evaluate, train
 

@@ -1,41 +1,37 @@
-"""One evaluation, one build, one measurement of a variant. Knows no Ray.
-
-Builds and measurements run in a fresh process each, so that none inherits allocator, compiler or thread state, and
-one that crashes is a row, not the end of the run. The processes are forked from a server that has imported PyTorch
-and has computed nothing: a fresh state costs milliseconds instead of the seconds that the imports take.
-"""
+"""One measurement of a variant: the protocol on a callable, its evidence, and the row. Knows no Ray."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import multiprocessing
-import os
-import shutil
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cifar_tune.config import REFERENCE, LatencyConfig, Variant
+from cifar_tune.config import REFERENCE, Variant
 from cifar_tune.data import ImageData
-from cifar_tune.device import DeviceTakenError, DeviceWatch, environment, pin_to_cores, usable_cpus
+from cifar_tune.device import DeviceWatch, environment, pin_to_cores
 from cifar_tune.latency import Repeat, Timed, measure, paired_speedup, statistics
-from cifar_tune.models import count_parameters, load_weights, make_model
-from cifar_tune.records import BuildRecord, EvaluationRecord, LatencyRecord, LatencyStage, LatencyStatus
-from cifar_tune.runtimes import RUNTIMES, Runnable, Source, UnsupportedError
-from cifar_tune.training import predict
+from cifar_tune.models import count_parameters
+from cifar_tune.records import LatencyRecord, LatencyStage
+from cifar_tune.runtimes import RUNTIMES, Runnable
+from cifar_tune.subjects import (
+    DisturbedError,
+    GridSettings,
+    Subject,
+    failure,
+    in_fresh_process,
+    load_subject,
+    make_source,
+    use_compile_cache,
+)
 from cifar_tune.views import Batcher
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 BATCH1_IMAGES = 256
 """Test images on which the measured callable, at batch 1, must answer as the large batch does."""
@@ -49,206 +45,6 @@ LEAST_ANSWERS = 32
 """Of those images as many at least, where the time limit ends the sampling of a slow variant."""
 EVENT_SAMPLES = 100
 """Calls timed between events on a GPU, beside the host's clock."""
-PRELOADED = ["cifar_tune.measurement", "torch._inductor.compile_fx", "cifar_tune.runtimes.probe", "ray"]
-"""What the server of fresh processes imports. Ray is not used there; the main module of its workers imports it."""
-
-
-class DisturbedError(RuntimeError):
-    """Others used the device to the last retry, and the user asked to refuse that."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Subject:
-    """A model whose variants are measured."""
-
-    trial_id: str
-    model: str
-    """A registered name, or `module:function` of the user's own."""
-    arm: str
-    checkpoint: str | None
-    """Absolute path; None: random weights."""
-    checkpoint_sha256: str
-    classes: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GridSettings:
-    """How the variants of one run are evaluated, built and measured."""
-
-    run: str
-    device: str
-    threads: int
-    """CPU threads of an evaluation or a build."""
-    latency: LatencyConfig
-    cache: str
-    """Folder for compiler caches and artifacts, on the node that measures."""
-    input_shape: tuple[int, int, int]
-    """Channels, height, width."""
-
-    @property
-    def measurement_threads(self) -> int:
-        """CPU threads of a measurement."""
-        return self.latency.threads or usable_cpus()
-
-
-# --- failures ---------------------------------------------------------------------------------------------------
-
-
-def failure(error: BaseException) -> str:
-    """An exception in one line, for a row."""
-    if isinstance(error, BrokenProcessPool):
-        return "the process died: out of memory, or a crash in native code"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:500]
-
-
-def failed_status(error: BaseException) -> LatencyStatus:
-    """Whether a variant cannot run here, was refused, or failed."""
-    if isinstance(error, (DisturbedError, DeviceTakenError)):
-        return "skipped"
-    return "unsupported" if isinstance(error, UnsupportedError) else "failed"
-
-
-def in_fresh_process(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call a module-level function in a process of its own; its exception is raised here.
-
-    A process that dies (out of memory, a crash in native code) raises BrokenProcessPool.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-        return pool.submit(function, *args, **kwargs).result()
-
-
-# --- from a subject to a callable -------------------------------------------------------------------------------
-
-
-def load_subject(subject: Subject) -> nn.Module:
-    """The model with its weights, in eval mode. ValueError says what does not fit."""
-    model = make_model(subject.model, subject.classes)
-    if subject.checkpoint is not None:
-        load_weights(model, Path(subject.checkpoint))
-    return model.eval()
-
-
-def make_source(model: nn.Module, subject: Subject, variant: Variant, settings: GridSettings, threads: int) -> Source:
-    """What a runtime needs to know."""
-    return Source(
-        model=model,
-        variant=variant,
-        device=settings.device,
-        example=torch.zeros(1, *settings.input_shape, device=settings.device),
-        threads=1 if variant.single_thread else threads,
-        folder=artifact_folder(settings, subject, variant),
-    )
-
-
-def artifact_folder(settings: GridSettings, subject: Subject, variant: Variant) -> Path:
-    """Where the artifact of these weights and this variant lies."""
-    return Path(settings.cache, "artifacts", subject.checkpoint_sha256[:16], variant.built.name)
-
-
-def use_compile_cache(settings: GridSettings, model: str, variant: Variant) -> bool:
-    """Point inductor at the cache of this model and variant, its own; whether it is empty, so that a build is cold."""
-    import torch._inductor.config as inductor
-
-    name = model.replace(":", "-")
-    folder = Path(settings.cache, "inductor", f"{name}-{variant.name}")
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
-    # builds run beside each other, one a core: a pool of compilers in each would only wait
-    inductor.compile_threads = 1
-    return not folder.exists()
-
-
-# --- evaluation -------------------------------------------------------------------------------------------------
-
-
-def evaluation(subject: Subject, variant: Variant, data: ImageData, settings: GridSettings) -> EvaluationRecord:
-    """The answers of one model, runtime, precision and layout on the test set.
-
-    PyTorch's eager variants answer in large batches, all others image by image: they are made for one.
-    """
-    torch.set_num_threads(settings.threads)
-    source = make_source(load_subject(subject), subject, variant, settings, settings.threads)
-    runnable = RUNTIMES[variant.runtime].load(source)
-    batcher = Batcher(data.test_images, data.mean, data.std, settings.device)
-    with runnable.scope():
-        if variant.runtime == "torch":
-            logits = predict(
-                lambda images: runnable.call(runnable.prepare_input(images)),
-                batcher,
-                variant.precision,
-                settings.device,
-            )
-        else:
-            logits = answers(runnable, batcher, len(data.test_images))
-    predictions = logits.argmax(1).cpu().numpy()
-    correct = predictions == data.test_labels
-    return EvaluationRecord(
-        trial_id=subject.trial_id,
-        variant=variant.name,
-        status="ok",
-        test_accuracy=float(correct.mean()),
-        test_images=len(correct),
-        predictions=predictions.astype("<u2").tobytes(),
-        correct=np.packbits(correct).tobytes(),
-    )
-
-
-def answers(runnable: Runnable, batcher: Batcher, images: int) -> Tensor:
-    """Logits of the first images, one by one: float32 (images, classes)."""
-    kept: list[Tensor] = []
-    for i in range(images):
-        logits = runnable.call(runnable.prepare_input(batcher.plain(i, i + 1)))
-        runnable.synchronize()
-        kept.append(logits.float().clone())  # some runtimes overwrite their answer
-    return torch.cat(kept)
-
-
-# --- builds -----------------------------------------------------------------------------------------------------
-
-
-def compiled(subject: Subject, variant: Variant, settings: GridSettings) -> BuildRecord:
-    """Compile an architecture, whatever its weights, for a torch.compile variant at batch 1."""
-    cold = use_compile_cache(settings, subject.model, variant)
-    # inductor writes the thread count into its kernels: another one than the measurement's would miss the cache
-    torch.set_num_threads(settings.measurement_threads)
-    model = make_model(subject.model, subject.classes).eval()
-    source = make_source(model, subject, variant, settings, settings.measurement_threads)
-    started, clock = time.time(), time.perf_counter()
-    runnable = RUNTIMES[variant.runtime].load(source)
-    with runnable.scope():
-        runnable.call(runnable.prepare_input(source.example))
-        runnable.synchronize()
-    return _built(subject, variant, started, clock, cold=cold)
-
-
-def exported(subject: Subject, variant: Variant, settings: GridSettings) -> BuildRecord:
-    """Write the artifact of a subject's weights for a runtime that has one."""
-    export = RUNTIMES[variant.runtime].export
-    assert export is not None, f"{variant.runtime} has no artifact"
-    cold = use_compile_cache(settings, subject.trial_id, variant)
-    torch.set_num_threads(settings.measurement_threads)
-    source = make_source(load_subject(subject), subject, variant, settings, settings.measurement_threads)
-    shutil.rmtree(source.folder, ignore_errors=True)
-    source.folder.mkdir(parents=True)
-    started, clock = time.time(), time.perf_counter()
-    export(source)
-    return dataclasses.replace(_built(subject, variant, started, clock, cold=cold), trial_id=subject.trial_id)
-
-
-def _built(subject: Subject, variant: Variant, started: float, clock: float, *, cold: bool) -> BuildRecord:
-    return BuildRecord(
-        model=subject.model,
-        variant=variant.name,
-        status="ok",
-        compile_seconds=time.perf_counter() - clock,
-        compile_cold=cold,
-        started_at=started,
-    )
-
-
-# --- measurement ------------------------------------------------------------------------------------------------
 
 
 def latency_skeleton(

@@ -20,8 +20,8 @@ from cifar_tune import cli
 from cifar_tune.candidate import is_shipped, write_candidate
 from cifar_tune.cli import StudyFailedError
 from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, TEACHER_ARM, Arm, StudyConfig
-from cifar_tune.measurement import Subject
 from cifar_tune.records import EvaluationRecord, LatencyRecord, TrialRecord
+from cifar_tune.subjects import Subject
 from cifar_tune.teacher import TeacherRef
 from cifar_tune.tuning.stages import search, training_slots
 from cifar_tune.tuning.trainables import TrainTask

@@ -15,10 +15,11 @@ from cifar_tune.cli import StudyFailedError
 from cifar_tune.config import REFERENCE, StudyConfig, Variant, grid_variants
 from cifar_tune.device import DeviceTakenError, exclusive_device
 from cifar_tune.ledger import latency_key
-from cifar_tune.measurement import GridSettings, Subject, artifact_folder, latency_skeleton
+from cifar_tune.measurement import latency_skeleton
 from cifar_tune.records import BuildRecord, EvaluationRecord, LatencyRecord
 from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.store import from_row
+from cifar_tune.subjects import GridSettings, Subject, artifact_folder
 from cifar_tune.tuning.stages import Slots, exclusive_bundle, run_cells, training_slots
 from cifar_tune.tuning.trainables import MeasureTask, measure_latency, prepare_variant
 from sweeps.job import Job

@@ -23,12 +23,12 @@ from cifar_tune.config import PRESETS, TEACHER_ARM, StudyConfig, check
 from cifar_tune.data import ImageData, describe, load
 from cifar_tune.device import environment, resolve_device
 from cifar_tune.ledger import Ledger
-from cifar_tune.measurement import Subject
 from cifar_tune.models import architecture
 from cifar_tune.records import EpochRecord, LatencyRecord, TrialRecord
 from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.schedules import schedule
 from cifar_tune.store import replace_file, schema
+from cifar_tune.subjects import Subject
 from cifar_tune.teacher import TeacherRef, load_model
 from cifar_tune.tuning.cluster import ClusterInfo, cluster
 from cifar_tune.tuning.progress import StudyView

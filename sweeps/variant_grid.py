@@ -24,10 +24,10 @@ from cifar_tune import cli
 from cifar_tune.config import PRESETS, DataConfig, StudyConfig, check
 from cifar_tune.data import load, random_images
 from cifar_tune.device import resolve_device
-from cifar_tune.measurement import Subject, load_subject
 from cifar_tune.models import architecture, checkpoint_classes, try_once
 from cifar_tune.records import TrialRecord
 from cifar_tune.store import read_records
+from cifar_tune.subjects import Subject, load_subject
 from cifar_tune.tuning.stages import sha256_file
 from sweeps.grid import forget_builds, measure_grid
 from sweeps.job import Prepared, as_subject, brought_teacher, check_runtimes, job, prepare, run_folder, write_tables

@@ -14,22 +14,12 @@ from small_data import small_data
 from cifar_tune import measurement
 from cifar_tune.config import LatencyConfig, Variant
 from cifar_tune.device import DeviceTakenError
-from cifar_tune.measurement import (
-    DisturbedError,
-    GridSettings,
-    Subject,
-    evaluation,
-    exported,
-    failed_status,
-    failure,
-    in_fresh_process,
-    latency_skeleton,
-    measure_here,
-    measured,
-)
+from cifar_tune.measurement import latency_skeleton, measure_here, measured
 from cifar_tune.models import build_model, save_weights
+from cifar_tune.preparation import evaluation, exported
 from cifar_tune.records import LatencyRecord
 from cifar_tune.runtimes import UnsupportedError
+from cifar_tune.subjects import DisturbedError, GridSettings, Subject, failed_status, failure, in_fresh_process
 
 DATA = small_data()
 PROTOCOL = LatencyConfig(warmup=1, iterations=350, max_iterations=350, repeats=2, time_limit=60.0)

@@ -20,22 +20,12 @@ from ray import tune
 from cifar_tune.config import Arm, StudyConfig, Variant
 from cifar_tune.data import ImageData
 from cifar_tune.device import exclusive_device
-from cifar_tune.measurement import (
-    BATCH1_IMAGES,
-    GridSettings,
-    Subject,
-    compiled,
-    evaluation,
-    exported,
-    failed_status,
-    failure,
-    in_fresh_process,
-    latency_skeleton,
-    measured,
-)
+from cifar_tune.measurement import BATCH1_IMAGES, latency_skeleton, measured
 from cifar_tune.models import count_parameters, save_weights
+from cifar_tune.preparation import compiled, evaluation, exported
 from cifar_tune.records import BuildRecord, EpochRecord, EvaluationRecord
 from cifar_tune.store import to_row
+from cifar_tune.subjects import GridSettings, Subject, failed_status, failure, in_fresh_process
 from cifar_tune.teacher import CachedTeacher, TeacherRef
 from cifar_tune.training import Epoch, train
 

@@ -1,0 +1,107 @@
+"""What comes before a measurement: the answers of a variant on the test set, and its build. Knows no Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cifar_tune.config import Variant
+from cifar_tune.data import ImageData
+from cifar_tune.models import make_model
+from cifar_tune.records import BuildRecord, EvaluationRecord
+from cifar_tune.runtimes import RUNTIMES, Runnable
+from cifar_tune.subjects import GridSettings, Subject, load_subject, make_source, use_compile_cache
+from cifar_tune.training import predict
+from cifar_tune.views import Batcher
+
+# --- evaluation -------------------------------------------------------------------------------------------------
+
+
+def evaluation(subject: Subject, variant: Variant, data: ImageData, settings: GridSettings) -> EvaluationRecord:
+    """The answers of one model, runtime, precision and layout on the test set.
+
+    PyTorch's eager variants answer in large batches, all others image by image: they are made for one.
+    """
+    torch.set_num_threads(settings.threads)
+    source = make_source(load_subject(subject), subject, variant, settings, settings.threads)
+    runnable = RUNTIMES[variant.runtime].load(source)
+    batcher = Batcher(data.test_images, data.mean, data.std, settings.device)
+    with runnable.scope():
+        if variant.runtime == "torch":
+            logits = predict(
+                lambda images: runnable.call(runnable.prepare_input(images)),
+                batcher,
+                variant.precision,
+                settings.device,
+            )
+        else:
+            logits = answers(runnable, batcher, len(data.test_images))
+    predictions = logits.argmax(1).cpu().numpy()
+    correct = predictions == data.test_labels
+    return EvaluationRecord(
+        trial_id=subject.trial_id,
+        variant=variant.name,
+        status="ok",
+        test_accuracy=float(correct.mean()),
+        test_images=len(correct),
+        predictions=predictions.astype("<u2").tobytes(),
+        correct=np.packbits(correct).tobytes(),
+    )
+
+
+def answers(runnable: Runnable, batcher: Batcher, images: int) -> Tensor:
+    """Logits of the first images, one by one: float32 (images, classes)."""
+    kept: list[Tensor] = []
+    for i in range(images):
+        logits = runnable.call(runnable.prepare_input(batcher.plain(i, i + 1)))
+        runnable.synchronize()
+        kept.append(logits.float().clone())  # some runtimes overwrite their answer
+    return torch.cat(kept)
+
+
+# --- builds -----------------------------------------------------------------------------------------------------
+
+
+def compiled(subject: Subject, variant: Variant, settings: GridSettings) -> BuildRecord:
+    """Compile an architecture, whatever its weights, for a torch.compile variant at batch 1."""
+    cold = use_compile_cache(settings, subject.model, variant)
+    # inductor writes the thread count into its kernels: another one than the measurement's would miss the cache
+    torch.set_num_threads(settings.measurement_threads)
+    model = make_model(subject.model, subject.classes).eval()
+    source = make_source(model, subject, variant, settings, settings.measurement_threads)
+    started, clock = time.time(), time.perf_counter()
+    runnable = RUNTIMES[variant.runtime].load(source)
+    with runnable.scope():
+        runnable.call(runnable.prepare_input(source.example))
+        runnable.synchronize()
+    return _built(subject, variant, started, clock, cold=cold)
+
+
+def exported(subject: Subject, variant: Variant, settings: GridSettings) -> BuildRecord:
+    """Write the artifact of a subject's weights for a runtime that has one."""
+    export = RUNTIMES[variant.runtime].export
+    assert export is not None, f"{variant.runtime} has no artifact"
+    cold = use_compile_cache(settings, subject.trial_id, variant)
+    torch.set_num_threads(settings.measurement_threads)
+    source = make_source(load_subject(subject), subject, variant, settings, settings.measurement_threads)
+    shutil.rmtree(source.folder, ignore_errors=True)
+    source.folder.mkdir(parents=True)
+    started, clock = time.time(), time.perf_counter()
+    export(source)
+    return dataclasses.replace(_built(subject, variant, started, clock, cold=cold), trial_id=subject.trial_id)
+
+
+def _built(subject: Subject, variant: Variant, started: float, clock: float, *, cold: bool) -> BuildRecord:
+    return BuildRecord(
+        model=subject.model,
+        variant=variant.name,
+        status="ok",
+        compile_seconds=time.perf_counter() - clock,
+        compile_cold=cold,
+        started_at=started,
+    )

@@ -1,0 +1,139 @@
+"""What is measured, from a checkpoint to a callable, and the fresh process in which that happens.
+
+Builds and measurements run in a fresh process each, so that none inherits allocator, compiler or thread state, and
+one that crashes is a row, not the end of the run. The processes are forked from a server that has imported PyTorch
+and has computed nothing: a fresh state costs milliseconds instead of the seconds that the imports take.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import torch
+from torch import nn
+
+from cifar_tune.config import LatencyConfig, Variant
+from cifar_tune.device import DeviceTakenError, usable_cpus
+from cifar_tune.models import load_weights, make_model
+from cifar_tune.records import LatencyStatus
+from cifar_tune.runtimes import Source, UnsupportedError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+PRELOADED = ["cifar_tune.measurement", "torch._inductor.compile_fx", "cifar_tune.runtimes.probe", "ray"]
+"""What the server of fresh processes imports. Ray is not used there; the main module of its workers imports it."""
+
+
+class DisturbedError(RuntimeError):
+    """Others used the device to the last retry, and the user asked to refuse that."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subject:
+    """A model whose variants are measured."""
+
+    trial_id: str
+    model: str
+    """A registered name, or `module:function` of the user's own."""
+    arm: str
+    checkpoint: str | None
+    """Absolute path; None: random weights."""
+    checkpoint_sha256: str
+    classes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GridSettings:
+    """How the variants of one run are evaluated, built and measured."""
+
+    run: str
+    device: str
+    threads: int
+    """CPU threads of an evaluation or a build."""
+    latency: LatencyConfig
+    cache: str
+    """Folder for compiler caches and artifacts, on the node that measures."""
+    input_shape: tuple[int, int, int]
+    """Channels, height, width."""
+
+    @property
+    def measurement_threads(self) -> int:
+        """CPU threads of a measurement."""
+        return self.latency.threads or usable_cpus()
+
+
+# --- failures ---------------------------------------------------------------------------------------------------
+
+
+def failure(error: BaseException) -> str:
+    """An exception in one line, for a row."""
+    if isinstance(error, BrokenProcessPool):
+        return "the process died: out of memory, or a crash in native code"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:500]
+
+
+def failed_status(error: BaseException) -> LatencyStatus:
+    """Whether a variant cannot run here, was refused, or failed."""
+    if isinstance(error, (DisturbedError, DeviceTakenError)):
+        return "skipped"
+    return "unsupported" if isinstance(error, UnsupportedError) else "failed"
+
+
+def in_fresh_process(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call a module-level function in a process of its own; its exception is raised here.
+
+    A process that dies (out of memory, a crash in native code) raises BrokenProcessPool.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+        return pool.submit(function, *args, **kwargs).result()
+
+
+# --- from a subject to a callable -------------------------------------------------------------------------------
+
+
+def load_subject(subject: Subject) -> nn.Module:
+    """The model with its weights, in eval mode. ValueError says what does not fit."""
+    model = make_model(subject.model, subject.classes)
+    if subject.checkpoint is not None:
+        load_weights(model, Path(subject.checkpoint))
+    return model.eval()
+
+
+def make_source(model: nn.Module, subject: Subject, variant: Variant, settings: GridSettings, threads: int) -> Source:
+    """What a runtime needs to know."""
+    return Source(
+        model=model,
+        variant=variant,
+        device=settings.device,
+        example=torch.zeros(1, *settings.input_shape, device=settings.device),
+        threads=1 if variant.single_thread else threads,
+        folder=artifact_folder(settings, subject, variant),
+    )
+
+
+def artifact_folder(settings: GridSettings, subject: Subject, variant: Variant) -> Path:
+    """Where the artifact of these weights and this variant lies."""
+    return Path(settings.cache, "artifacts", subject.checkpoint_sha256[:16], variant.built.name)
+
+
+def use_compile_cache(settings: GridSettings, model: str, variant: Variant) -> bool:
+    """Point inductor at the cache of this model and variant, its own; whether it is empty, so that a build is cold."""
+    import torch._inductor.config as inductor
+
+    name = model.replace(":", "-")
+    folder = Path(settings.cache, "inductor", f"{name}-{variant.name}")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+    # builds run beside each other, one a core: a pool of compilers in each would only wait
+    inductor.compile_threads = 1
+    return not folder.exists()
