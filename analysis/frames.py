@@ -39,6 +39,8 @@ class Run:
     """A row per trial and epoch."""
     latency: pd.DataFrame
     """A row per measured model and variant."""
+    importance: pd.DataFrame
+    """A row per search and parameter; empty where there was no search."""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -96,6 +98,7 @@ def load_run(run: str | Path, storage: str | Path = STORAGE) -> Run:
         trials=_read_table(path / "trials.parquet", may_be_empty=True),
         epochs=_read_table(path / "epochs.parquet", may_be_empty=True),
         latency=_read_table(path / "latency.parquet"),
+        importance=_read_importance(path / "importance.parquet"),
     )
 
 
@@ -118,6 +121,10 @@ def _read_study(path: Path) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}")
     return study
+
+
+def _read_importance(path: Path) -> pd.DataFrame:
+    return _read_table(path, may_be_empty=True) if path.is_file() else pd.DataFrame()
 
 
 def _read_table(path: Path, *, may_be_empty: bool = False) -> pd.DataFrame:

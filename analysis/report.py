@@ -67,7 +67,7 @@ def analyse(run: Run) -> Findings:
         effects=factor_effects(latency),
         front=front_table(latency, limit, choice, images),
         comparison=comparison_table(latency, run.config["teacher"], students, limit, choice),
-        gains=distillation_gains(latency, students, images),
+        gains=distillation_gains(latency, run.trials, students, images),
         confirmed=confirm_table(latency),
     )
 
@@ -120,6 +120,7 @@ def markdown_report(findings: Findings) -> str:
         sections.front(findings.front),
         sections.grid(run.latency),
         sections.trials(run.trials),
+        sections.importance(run.importance),
         sections.machine(run),
         sections.LOADING,
     ]

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+import scipy.special
 
 from analysis.decide import Choice, competing, grid_rows
 from analysis.frames import Row, rows, select, variant_of
@@ -42,6 +44,18 @@ _STUDENT_ROWS: tuple[_Wanted, ...] = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SeedGain:
+    """Mean test accuracy of the distilled recipe over its seeds minus that of the control, in points."""
+
+    points: float
+    low: float
+    """Lower end of the 95 % interval."""
+    high: float
+    seeds: tuple[int, int]
+    """How many of each arm."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DistillationGain:
     """Test accuracy of a distilled student against its control that was trained on labels alone (FP32)."""
 
@@ -49,6 +63,9 @@ class DistillationGain:
     plain_accuracy: float
     distill_accuracy: float
     difference: PairedDifference
+    """Of the measured weights, in pairs over the test images: what another seed would give is not in it."""
+    seeds: SeedGain | None
+    """Of the recipes over their seeds; None with fewer than two of each."""
 
 
 def comparison_table(
@@ -123,8 +140,13 @@ def _probabilities(rivals: pd.DataFrame, images: int, seed: int) -> Any:
     return front_probability(correct, rivals["samples_ms"].tolist(), np.random.default_rng(seed))
 
 
-def distillation_gains(latency: pd.DataFrame, students: tuple[str, ...], images: int) -> list[DistillationGain]:
-    """For each student with both arms evaluated in FP32: the gain of distillation, in pairs over the test images."""
+def distillation_gains(
+    latency: pd.DataFrame, trials: pd.DataFrame, students: tuple[str, ...], images: int
+) -> list[DistillationGain]:
+    """For each student with both arms evaluated in FP32: the gain of distillation.
+
+    Of the measured weights in pairs over the test images, and over the seeds of the recipes they come from.
+    """
     evaluated = [r for r in grid_rows(latency) if r["correct"] is not None and variant_of(r) == REFERENCE]
     by_arm = {(row["model"], row["arm"]): row for row in evaluated}
     gains: list[DistillationGain] = []
@@ -137,9 +159,33 @@ def distillation_gains(latency: pd.DataFrame, students: tuple[str, ...], images:
                     plain_accuracy=plain["test_accuracy"],
                     distill_accuracy=distill["test_accuracy"],
                     difference=paired_difference(distill["correct"], plain["correct"], images),
+                    seeds=_seed_gain(_of_recipe(trials, distill), _of_recipe(trials, plain)),
                 )
             )
     return gains
+
+
+def _of_recipe(trials: pd.DataFrame, row: Row) -> list[float]:
+    """Test accuracies of all seeds of the recipe whose weights the row measured."""
+    if trials.empty:
+        return []
+    recipe = row["trial_id"].rsplit("-seed", 1)[0]
+    same = trials["trial_id"].str.rsplit("-seed", n=1).str[0] == recipe
+    return [float(a) for a in trials.loc[same, "test_accuracy"].dropna()]
+
+
+def _seed_gain(distill: list[float], plain: list[float]) -> SeedGain | None:
+    """Difference of the means with Welch's 95 % interval; None with fewer than two seeds of each."""
+    if min(len(distill), len(plain)) < 2:
+        return None
+    points = 100 * float(np.mean(distill) - np.mean(plain))
+    squares = [float(np.var(values, ddof=1)) / len(values) for values in (distill, plain)]
+    half = 0.0
+    if sum(squares) > 0:
+        weighted = sum(s**2 / (len(v) - 1) for s, v in zip(squares, (distill, plain), strict=True))
+        freedom = sum(squares) ** 2 / weighted
+        half = 100 * math.sqrt(sum(squares)) * float(scipy.special.stdtrit(freedom, 0.975))
+    return SeedGain(points=points, low=points - half, high=points + half, seeds=(len(distill), len(plain)))
 
 
 def confirm_table(latency: pd.DataFrame) -> pd.DataFrame:

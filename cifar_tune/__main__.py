@@ -175,7 +175,7 @@ def run_train(options: Train) -> Path:
         )
         if epoch.val_accuracy > best:
             best = epoch.val_accuracy
-            save_weights(epoch.model, out)
+            save_weights(epoch.model, out, data.fingerprint)
     return out
 
 

@@ -242,6 +242,8 @@ class StudyConfig:
     """Architecture of the teacher."""
     teacher_checkpoint: str | None = None
     """Safetensors file of a trained teacher; skips the teacher search."""
+    teacher_from_other_data: bool = False
+    """Take a teacher checkpoint that says it was trained on other images than these."""
     students: tuple[str, ...] = ("mobilenet_v3_small", "shufflenet_v2_x1_0")
     """Architectures of the students."""
     num_samples: int = 12
@@ -252,6 +254,16 @@ class StudyConfig:
     """Epochs of a student trial."""
     teacher_epochs: int | None = None
     """Epochs of a teacher trial; None: as many as a student's."""
+    search_images: int | None = None
+    """Stratified subset of the training images for the students' search; finalists train on all. None: all."""
+    final_top: int = 3
+    """Best trials of each student and arm that are trained anew, with new seeds, before any reads the test set."""
+    final_seeds: int = 3
+    """Seeds of each of them."""
+    final_epochs: int | None = None
+    """Epochs of a finalist; None: as many as a student's trial."""
+    warm_start: str | None = None
+    """An earlier run, whose best trials are tried after the authors' defaults."""
     batch_size: int = 128
     """Images of a training step."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -333,7 +345,7 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         check(0 < self.min_accuracy <= 1, "min accuracy", self.min_accuracy, "above 0, at most 1")
-        for name in ("num_samples", "teacher_samples", "grace_epochs"):
+        for name in ("num_samples", "teacher_samples", "grace_epochs", "final_top", "final_seeds"):
             check(getattr(self, name) >= 1, name.replace("_", " "), getattr(self, name), "1 or more")
         check(self.concurrent_trials >= 0, "concurrent trials", self.concurrent_trials, "0 (auto) or more")
         check(len(self.students) >= 1, "students", self.students, "one or more models")
@@ -351,6 +363,10 @@ class StudyConfig:
             check(
                 is_safe_name(self.name), "name", self.name, "letters, digits, '.', '_' and '-', not starting with '.'"
             )
+        final = self.final_epochs
+        check(final is None or final >= 1, "final epochs", final, "1 or more")
+        search = self.search_images
+        check(search is None or search >= 1, "search images", search, "1 or more")
         self.data_config()  # their own checks
         self.latency_config()
         self.view_config()
@@ -381,15 +397,24 @@ class StudyConfig:
         """Epochs of a trial of this arm."""
         return self.epochs if arm != TEACHER_ARM or self.teacher_epochs is None else self.teacher_epochs
 
+    @property
+    def finalist_epochs(self) -> int:
+        """Epochs of a student's finalist."""
+        return self.epochs if self.final_epochs is None else self.final_epochs
+
+    @property
+    def finalist_seeds(self) -> range:
+        """Seeds that no trial of the search had."""
+        return range(self.seed + 1, self.seed + 1 + self.final_seeds)
+
     def _training_settings(self) -> dict[str, Any]:
         names = ("batch_size", "optimizer", "weight_decay", "label_smoothing", "precision")
         return {name: getattr(self, name) for name in names}
 
     def train_config(self, model: str, arm: Arm, sample: dict[str, Any], **fixed: Any) -> TrainConfig:
-        """The training that a point of the search space stands for; `fixed`: seed, device, threads, views."""
-        settings = {**self._training_settings(), **sample, **fixed}
-        settings.update(model=model, arm=arm, epochs=self.arm_epochs(arm))
-        return TrainConfig(**settings)
+        """The training that a point of the search space stands for; `fixed`: epochs, seed, device, threads, views."""
+        settings: dict[str, Any] = {"epochs": self.arm_epochs(arm), **self._training_settings(), **sample, **fixed}
+        return TrainConfig(model=model, arm=arm, **settings)
 
 
 def is_safe_name(name: str) -> bool:
@@ -412,6 +437,8 @@ PRESETS: dict[str, StudyConfig] = {
         crop_padding=0,  # 8x8 digits have no border to spare: a shift of one pixel costs twice the epochs
         lr_range=(0.01, 0.1),
         grace_epochs=3,
+        final_top=1,
+        final_seeds=2,
         latency_iterations=240,
         latency_max_iterations=240,
         latency_fresh_processes=False,

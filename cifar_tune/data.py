@@ -12,7 +12,7 @@ import json
 import socket
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
 
@@ -20,7 +20,19 @@ import numpy as np
 
 from cifar_tune.config import DataConfig, check
 from cifar_tune.folders import CIFAR10_CLASSES, image_folder, is_parquet_folder, parquet_folder
-from cifar_tune.images import BLOCK, TEST, TRAIN, VALIDATION, Images, Source, decode, fixed_split, stratified, stream_of
+from cifar_tune.images import (
+    BLOCK,
+    SEARCH,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Images,
+    Source,
+    decode,
+    fixed_split,
+    stratified,
+    stream_of,
+)
 
 _BATCHES = "cifar-10-batches-py"  # torchvision's folder
 _DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer
@@ -82,6 +94,20 @@ def load(config: DataConfig, data_dir: str = "data") -> ImageData:
     mark = fingerprint(source.classes, arrays.values())
     # the fields come by name from two dicts, whose value types the checker merges
     return ImageData(**about, **arrays, mean=mean, std=std, fingerprint=mark, skipped=skipped)  # pyright: ignore[reportArgumentType]
+
+
+def subset(data: ImageData, train_images: int, seed: int) -> ImageData:
+    """The same data with a stratified subset of the training images; validation and test images are shared.
+
+    Raises ValueError where there are not as many.
+    """
+    classes = len(data.classes)
+    labels = data.train_labels
+    check(classes <= train_images <= len(labels), "search images", train_images, f"{classes} to {len(labels)}")
+    rows = np.flatnonzero(stratified(labels, train_images, stream_of(seed, SEARCH), least=1))
+    images, labels = data.train_images[rows], labels[rows]
+    mark = fingerprint([data.fingerprint], (images, labels))
+    return replace(data, train_images=images, train_labels=labels, fingerprint=mark)
 
 
 def describe(data: ImageData) -> dict[str, object]:

@@ -194,11 +194,24 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Write the state dict as safetensors: data alone, nothing that could run when it is read."""
+def save_weights(model: nn.Module, path: Path, trained_on: str | None = None) -> None:
+    """Write the state dict as safetensors: data alone, nothing that could run when it is read.
+
+    Args:
+        trained_on: fingerprint of the data, kept in the file.
+    """
     from safetensors.torch import save_file
 
-    save_file({k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}, path)
+    about = {} if trained_on is None else {"trained_on": trained_on}
+    save_file({k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}, path, about)
+
+
+def trained_on(path: Path) -> str | None:
+    """Fingerprint of the data that a checkpoint was trained on; None where its file does not say."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return (file.metadata() or {}).get("trained_on")
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

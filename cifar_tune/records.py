@@ -43,7 +43,10 @@ class Environment:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialRecord:
-    """One training trial, or (stage `final`) the one reading of the test set by a finalist."""
+    """One training trial. Those of stage `final` have read the test set, once.
+
+    A student's finalists are trained anew, at full length and with new seeds; the teacher's is its best trial.
+    """
 
     run: str
     trial_id: str
@@ -54,6 +57,8 @@ class TrialRecord:
     dataset: str
     status: TrialStatus
     error: str | None = None
+    note: str | None = None
+    """What went another way than planned, though the result is the same."""
     optimizer: str
     lr: float
     schedule: str
@@ -238,6 +243,20 @@ class BuildRecord:
     compile_cold: bool | None = None
     started_at: float | None = None
     """Unix time; with compile_seconds it says which builds ran beside each other."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImportanceRecord:
+    """What one parameter of a search mattered; a row of `importance.parquet`."""
+
+    run: str
+    arm: str
+    model: str
+    parameter: str
+    importance: float
+    """Share of the variance of validation accuracy that it explains (fANOVA); all of a search's add up to 1."""
+    trials: int
+    """Finished trials it rests on."""
 
 
 Record = TrialRecord | EpochRecord | LatencyRecord | EvaluationRecord | BuildRecord

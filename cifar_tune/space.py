@@ -5,6 +5,7 @@ A `trial` is anything with Optuna's suggest methods.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from cifar_tune.config import DISTILL_ARM, Arm, StudyConfig
@@ -31,12 +32,18 @@ def _number(trial: Any, name: str, bounds: tuple[float, float], *, log: bool = F
 def first_point(study: StudyConfig, arm: Arm) -> dict[str, Any]:
     """The authors' defaults (R6: T=4, alpha=0.7, learning rate 0.01), moved to the nearest point of the space."""
     defaults = {"lr": 0.01, "temperature": 4.0, "alpha": 0.7, "weight_decay": study.weight_decay}
-    point: dict[str, Any] = {"schedule": study.schedules[0], "lr": _nearest(defaults["lr"], study.lr_range)}
+    return nearest_point({**defaults, "schedule": study.schedules[0]}, study, arm)
+
+
+def nearest_point(wanted: Mapping[str, Any], study: StudyConfig, arm: Arm) -> dict[str, Any]:
+    """The point of the arm's space that is nearest to the wanted values."""
+    schedule = wanted["schedule"] if wanted["schedule"] in study.schedules else study.schedules[0]
+    point: dict[str, Any] = {"schedule": schedule, "lr": _nearest(wanted["lr"], study.lr_range)}
     if study.weight_decay_range is not None:
-        point["weight_decay"] = _nearest(defaults["weight_decay"], study.weight_decay_range)
+        point["weight_decay"] = _nearest(wanted["weight_decay"], study.weight_decay_range)
     if arm == DISTILL_ARM:
-        point["temperature"] = _nearest(defaults["temperature"], study.temperature_range)
-        point["alpha"] = _nearest(defaults["alpha"], study.alpha_range)
+        point["temperature"] = _nearest(wanted["temperature"], study.temperature_range)
+        point["alpha"] = _nearest(wanted["alpha"], study.alpha_range)
     return point
 
 

@@ -3,7 +3,8 @@
 All trials of a study see the same view of image i in epoch e, so the teacher need answer only once. The answers
 lie in files, in chunks of a few thousand images. Trials that reach an epoch together compute different chunks of
 it, so no core waits; a lock per chunk, which the system releases when its holder dies, keeps two trials from
-computing the same one; a chunk appears whole or not at all.
+computing the same one; a chunk appears whole or not at all, and one that was damaged since is computed anew. Where
+the folder cannot be written, each trial asks the teacher itself: slower, and the same result.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from cifar_tune.views import Batcher, Views
 
 CHUNK_IMAGES = 2048
 BATCH_IMAGES = 512
+DIGEST_BYTES = 32
+"""SHA-256 of the logits, before them in each file."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,52 +86,83 @@ class CachedTeacher:
     def __init__(self, folder: Path, ref: TeacherRef, data: ImageData, views: ViewConfig, device: str = "cpu") -> None:
         self.ref, self.data, self.view_config, self.device = ref, data, views, device
         self.folder = folder / cache_key(ref, data, views)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.trouble: str | None = None
+        """Why logits could not be kept; None while all is well."""
         self._teacher: OnlineTeacher | None = None
 
     def __call__(self, epoch: int, views: Views) -> Tensor:
         """Logits for the views of all training images: float16 (N, classes)."""
         images = len(self.data.train_images)
-        chunks = [(start, min(start + CHUNK_IMAGES, images)) for start in range(0, images, CHUNK_IMAGES)]
+        chunks = {start: min(start + CHUNK_IMAGES, images) for start in range(0, images, CHUNK_IMAGES)}
+        found: dict[int, np.ndarray] = {}
         for wait in (False, True):  # first what nobody computes, then what others were computing
-            for start, stop in chunks:
-                self._ensure(epoch, views, start, stop, wait=wait)
-        parts = [np.load(self._path(epoch, start), allow_pickle=False) for start, _ in chunks]
-        return torch.from_numpy(np.concatenate(parts)).to(self.device)
+            for start in [start for start in chunks if start not in found]:
+                logits = self._logits(epoch, views, start, chunks[start], wait=wait)
+                if logits is not None:
+                    found[start] = logits
+        return torch.from_numpy(np.concatenate([found[start] for start in chunks])).to(self.device)
 
-    def _path(self, epoch: int, start: int) -> Path:
-        return self.folder / f"epoch{epoch:04d}-image{start:06d}.npy"
+    def _logits(self, epoch: int, views: Views, start: int, stop: int, *, wait: bool) -> np.ndarray | None:
+        """One chunk, read or computed; None where another trial is computing it and we do not wait."""
+        path = self.folder / f"epoch{epoch:04d}-image{start:06d}.logits"
+        if (kept := read_logits(path, stop - start)) is not None:
+            return kept
+        if self.trouble is None:
+            try:
+                with self._locked(path.with_suffix(".lock"), wait=wait) as mine:
+                    if not mine:
+                        return None
+                    if (kept := read_logits(path, stop - start)) is not None:
+                        return kept
+                    logits = self._answer(views, start, stop)
+                    self._keep(path, logits)
+                    return logits
+            except OSError as error:  # of the lock file: nothing is computed yet
+                self._note(error)
+        return self._answer(views, start, stop)
 
-    def _ensure(self, epoch: int, views: Views, start: int, stop: int, *, wait: bool) -> None:
-        path = self._path(epoch, start)
-        if path.exists():
-            return
-        with _locked(path.with_suffix(".lock"), wait=wait) as mine:
-            if not mine or path.exists():
-                return
-            self._teacher = self._teacher or OnlineTeacher(self.ref, self.data, self.view_config, self.device)
-            logits = self._teacher.answer(views, start, stop).cpu().numpy().astype(np.float16)
-            replace_file(path, lambda temporary: _save(temporary, logits))
+    def _answer(self, views: Views, start: int, stop: int) -> np.ndarray:
+        self._teacher = self._teacher or OnlineTeacher(self.ref, self.data, self.view_config, self.device)
+        return self._teacher.answer(views, start, stop).cpu().numpy().astype(np.float16)
+
+    def _keep(self, path: Path, logits: np.ndarray) -> None:
+        try:
+            replace_file(path, lambda temporary: Path(temporary).write_bytes(_digest(logits) + logits.tobytes()))
+        except OSError as error:
+            self._note(error)
+
+    def _note(self, error: OSError) -> None:
+        self.trouble = f"teacher logits cannot be kept in {self.folder.parent} ({error.strerror}): trials ask it"
+
+    @contextmanager
+    def _locked(self, path: Path, *, wait: bool) -> Iterator[bool]:
+        """Hold the lock file exclusively; yields False at once when it is held elsewhere and `wait` is off."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+
+def read_logits(path: Path, images: int) -> np.ndarray | None:
+    """A chunk's float16 logits (images, classes); None where its file is missing, or is not what was written."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    values = np.frombuffer(content[DIGEST_BYTES:], np.float16) if len(content) % 2 == 0 else np.empty(0, np.float16)
+    whole = len(values) > 0 and len(values) % images == 0 and content[:DIGEST_BYTES] == _digest(values)
+    return values.reshape(images, -1) if whole else None
+
+
+def _digest(logits: np.ndarray) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(logits).data).digest()
 
 
 def cache_key(ref: TeacherRef, data: ImageData, views: ViewConfig) -> str:
     """What the logits depend on, as a folder name."""
     content = {"teacher": ref.sha256, "data": data.fingerprint, "views": dataclasses.asdict(views)}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _save(path: str, array: np.ndarray) -> None:
-    with open(path, "wb") as file:
-        np.save(file, array)
-
-
-@contextmanager
-def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Hold the lock file exclusively; yields False at once when it is held elsewhere and `wait` is off."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True

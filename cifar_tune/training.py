@@ -1,17 +1,20 @@
 """Training and evaluation of one model: one loop for teacher, plain student and distilled student.
 
 Knows no Ray. The loop reads nothing back from the device within an epoch, evaluates in large batches, and is
-deterministic for a seed on CPU.
+deterministic for a seed on CPU. What a training needs to go on after any epoch is data, in safetensors: nothing is
+pickled.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -43,9 +46,10 @@ class TeacherLogits(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Epoch:
-    """One finished epoch. `model` is the live module: copy its weights before the next epoch if they matter."""
+    """One finished epoch."""
 
     number: int
+    stepper: Stepper
     lr: float
     train_loss: float
     train_accuracy: float
@@ -53,33 +57,47 @@ class Epoch:
     val_accuracy: float
     seconds: float
     images_per_second: float
-    model: nn.Module
+
+    @property
+    def model(self) -> nn.Module:
+        """The live module: copy its weights before the next epoch if they matter."""
+        return self.stepper.model
 
 
-def train(config: TrainConfig, data: ImageData, teacher_logits: TeacherLogits | None = None) -> Iterator[Epoch]:
+def train(
+    config: TrainConfig,
+    data: ImageData,
+    teacher_logits: TeacherLogits | None = None,
+    resume: Callable[[Stepper], int] | None = None,
+) -> Iterator[Epoch]:
     """Train a fresh model, one `Epoch` at a time.
+
+    Args:
+        resume: puts the weights and the state of an earlier training of this configuration into a stepper, and says
+            how many of its epochs are done. The rest is, on CPU, bit for bit what it would have been.
 
     Raises TrainingDivergedError after an epoch whose loss is not finite, and ValueError for an unknown model or
     schedule.
     """
     assert not config.distils or teacher_logits is not None, "distillation needs a teacher"
     torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)  # of dropout: a worker that is reused has drawn for other trials
     device = torch.device(config.device)
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     model = place(build_model(config.model, len(data.classes), config.seed), device, layout)
     batcher = Batcher(data.train_images, data.mean, data.std, device, config.views.cutout)
     labels = as_tensor(data.train_labels).to(device)
     stepper = Stepper(config, model, data, steps_per_epoch=math.ceil(len(labels) / config.batch_size))
-    order = np.random.default_rng(config.seed)
+    done = resume(stepper) if resume else 0
 
-    for number in range(1, config.epochs + 1):
+    for number in range(done + 1, config.epochs + 1):
         started = time.perf_counter()
         views = draw_views(config.views, number, len(labels))
         logits = teacher_logits(number, views) if config.distils and teacher_logits else None
         views = to_device(views, device)
         model.train()
         training_started = time.perf_counter()
-        shuffled = torch.from_numpy(order.permutation(len(labels))).to(device)
+        shuffled = torch.from_numpy(stepper.order.permutation(len(labels))).to(device)
         for indices in shuffled.split(config.batch_size):
             teacher = None if logits is None else logits[indices]
             stepper.step(batcher.views(indices, views), labels[indices], teacher)
@@ -90,6 +108,7 @@ def train(config: TrainConfig, data: ImageData, teacher_logits: TeacherLogits | 
         val_loss, val_accuracy = evaluate(model, data, "validation", stepper.precision, config.device)
         yield Epoch(
             number=number,
+            stepper=stepper,
             lr=stepper.lr,
             train_loss=train_loss,
             train_accuracy=train_accuracy,
@@ -97,12 +116,11 @@ def train(config: TrainConfig, data: ImageData, teacher_logits: TeacherLogits | 
             val_accuracy=val_accuracy,
             seconds=time.perf_counter() - started,
             images_per_second=len(labels) / (trained - training_started),
-            model=model,
         )
 
 
 class Stepper:
-    """Optimiser, schedule and arithmetic of a training: what happens to one batch."""
+    """Optimiser, schedule, arithmetic and batch order of a training: what happens to one batch."""
 
     def __init__(self, config: TrainConfig, model: nn.Module, data: ImageData, steps_per_epoch: int) -> None:
         self.config = config
@@ -113,6 +131,7 @@ class Stepper:
         self.steps = config.epochs * steps_per_epoch
         self.taken = 0
         self.lr = 0.0
+        self.order = np.random.default_rng(config.seed)
         self._factor = schedule(config.schedule)
         self._reset_sums()
 
@@ -148,6 +167,48 @@ class Stepper:
         result = self._loss_sum.item() / self._images, self._correct.item() / self._images
         self._reset_sums()
         return result
+
+
+def save_state(epoch: Epoch, path: Path) -> None:
+    """Write what goes on after an epoch, weights aside: optimiser, loss scale and random states, as safetensors."""
+    from safetensors.torch import save_file
+
+    stepper = epoch.stepper
+    tensors = {
+        f"optimizer/{number}/{name}": value.detach().contiguous().cpu()
+        for number, slots in stepper.optimizer.state_dict()["state"].items()
+        for name, value in slots.items()
+        if value is not None
+    }
+    tensors["dropout"] = torch.get_rng_state()
+    about = {
+        "epochs": epoch.number,
+        "steps": stepper.taken,
+        "order": stepper.order.bit_generator.state,
+        "scaler": stepper.scaler.state_dict(),
+    }
+    save_file(tensors, path, {"about": json.dumps(about)})
+
+
+def load_state(stepper: Stepper, path: Path) -> int:
+    """Put a state that `save_state` wrote into a stepper; returns the epochs that are done."""
+    from safetensors import safe_open
+
+    slots: dict[int, dict[str, Tensor]] = {}
+    with safe_open(path, framework="pt") as file:
+        about: dict[str, Any] = json.loads(file.metadata()["about"])
+        for key in file.keys():  # noqa: SIM118 - not a dict
+            if key == "dropout":
+                torch.set_rng_state(file.get_tensor(key))
+            else:
+                _, number, name = key.split("/")
+                slots.setdefault(int(number), {})[name] = file.get_tensor(key)
+    groups = stepper.optimizer.state_dict()["param_groups"]
+    stepper.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+    stepper.scaler.load_state_dict(about["scaler"])
+    stepper.order.bit_generator.state = about["order"]
+    stepper.taken = about["steps"]
+    return about["epochs"]
 
 
 def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:

@@ -13,18 +13,23 @@ import dataclasses
 import hashlib
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
+from analysis.frames import find_run
 from analysis.report import Candidate, write_report
 from cifar_tune import cli
 from cifar_tune.candidate import is_shipped, write_candidate
 from cifar_tune.cli import StudyFailedError
 from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, TEACHER_ARM, Arm, StudyConfig
-from cifar_tune.records import EvaluationRecord, LatencyRecord, TrialRecord
+from cifar_tune.records import EvaluationRecord, ImportanceRecord, LatencyRecord, TrialRecord
+from cifar_tune.store import read_records, write_records
 from cifar_tune.subjects import Subject
 from cifar_tune.teacher import TeacherRef
-from cifar_tune.tuning.stages import search, training_slots
-from cifar_tune.tuning.trainables import TrainTask
+from cifar_tune.tuning.searcher import importance, point_of
+from cifar_tune.tuning.stages import retrain, search, training_slots
+from cifar_tune.tuning.trainables import Training
 from sweeps.grid import (
     artifact_of,
     cell_of,
@@ -37,12 +42,14 @@ from sweeps.job import (
     Job,
     Prepared,
     as_subject,
-    best_trial,
+    best_trials,
     brought_teacher,
+    chosen_finalists,
     job,
     parse_study,
     prepare,
     teacher_ref,
+    train_task,
     write_tables,
 )
 from sweeps.plan import plan, print_plan
@@ -52,18 +59,35 @@ CONFIRMATIONS = 3
 """Fresh runs of candidate and baseline after the choice (R16)."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finalists:
+    """What the searches end in."""
+
+    subjects: list[Subject]
+    """Teacher, and for each student and arm one: their variants are measured."""
+    trials: list[TrialRecord]
+    """All that read the test set: the students' with all their seeds, and our own teacher."""
+
+    @property
+    def ids(self) -> set[str]:
+        """Trial ids of the rows that the tables hold of them."""
+        return {s.trial_id for s in self.subjects} | {_final(t).trial_id for t in self.trials}
+
+
 def run(config: StudyConfig) -> Path:
     """The whole job; returns the path of the report."""
     prepared = prepare(config)
     print_plan(prepared, plan(prepared))
     with job(prepared) as work:
-        subjects = finalists(work, prepared, within_budget(work))
-        measure_grid(work, subjects)
-        read_test_set(work, subjects)
-        write_tables(work, subjects)
+        finalists = find_finalists(work, prepared, within_budget(work))
+        write_importance(work)
+        subjects = finalists.subjects
+        measure_grid(work, subjects, also_read=[as_subject(work, t) for t in finalists.trials])
+        read_test_set(work, finalists.trials)
+        write_tables(work, finalists.ids)
         result = write_report(work.run)
         confirm(work, subjects, result.candidate)
-        write_tables(work, subjects)
+        write_tables(work, finalists.ids)
         result = write_report(work.run)
         if result.candidate is not None:
             ship(work, prepared, subjects, find_row(work, result.candidate))
@@ -102,72 +126,123 @@ def within_budget(work: Job) -> tuple[str, ...]:
     kept = tuple(s for s, row in fastest.items() if row is None or (row.p50_low_ms or 0.0) <= budget)
     work.view.say(f"Budget of {budget:g} ms, fastest with random weights: {', '.join(said)}")
     if not kept:
-        write_tables(work, [])
+        write_tables(work, ())
         raise StudyFailedError(f"no student meets the budget of {budget:g} ms: {', '.join(said)}")
     if dropped := [s for s in students if s not in kept]:
         work.view.say(f"Dropped before the search: {', '.join(dropped)}")
     return kept
 
 
-def finalists(work: Job, prepared: Prepared, students: Sequence[str]) -> list[Subject]:
-    """The trained models that go on: the teacher and, for each student and arm, the best by validation."""
+def find_finalists(work: Job, prepared: Prepared, students: Sequence[str]) -> Finalists:
+    """Search teacher and students, then train the students' best trials anew, with seeds that no trial had."""
     if prepared.teacher is None:
         trial = search_teacher(work)
-        teacher, chosen = teacher_ref(work.run, trial), [as_subject(work, trial)]
+        teacher, own_teacher, subject = teacher_ref(work.run, trial), [trial], as_subject(work, trial)
     else:
-        teacher, chosen = prepared.teacher, [brought_teacher(prepared.teacher, work.classes)]
+        teacher, own_teacher, subject = prepared.teacher, [], brought_teacher(prepared.teacher, work.classes)
+    earlier = earlier_trials(work.study)
+    best: list[TrialRecord] = []
     for student in students:
-        plain = search_student(work, student, PLAIN_ARM, teacher)
-        distill = None
+        plain = search_student(work, student, PLAIN_ARM, teacher, earlier)
+        best += plain
         if distillation_due(work.study, plain):
-            distill = search_student(work, student, DISTILL_ARM, teacher)
-        chosen += [as_subject(work, t) for t in (plain, distill) if t is not None]
-    return chosen
+            best += search_student(work, student, DISTILL_ARM, teacher, earlier)
+    finals = train_finalists(work, best, teacher)
+    chosen = [as_subject(work, t) for t in chosen_finalists(finals)]
+    return Finalists(subjects=[subject, *chosen], trials=[*own_teacher, *finals])
 
 
-def search_student(work: Job, student: str, arm: Arm, teacher: TeacherRef) -> TrialRecord | None:
-    """One arm of one student; None where every trial failed, which the report says."""
-    study = work.study
+def search_student(
+    work: Job, student: str, arm: Arm, teacher: TeacherRef, earlier: Sequence[TrialRecord]
+) -> list[TrialRecord]:
+    """One arm of one student: its best trials, at most `final_top`; none where every trial failed."""
+    study, dataset = work.study, str(work.about_data["label"])
     slots = training_slots(study, work.info, work.device, study.num_samples)
-    task = TrainTask(
-        study=study,
-        arm=arm,
-        model=student,
-        device=work.device,
-        threads=slots.cpus,
-        teacher=teacher,
-        teacher_folder=str(work.run / "teacher_logits"),
-        data=work.data,
-    )
-    dataset = str(work.about_data["label"])
-    return best_trial(search(task, study.num_samples, slots, work.run, dataset, work.ledger, work.view))
+    template = Training(arm=arm, model=student, sample={}, seed=study.seed, epochs=study.arm_epochs(arm))
+    task = train_task(work, arm, slots, template, teacher)
+    warm = next((dataclasses.asdict(t) for t in earlier if (t.arm, t.model) == (arm, student)), None)
+    trials = search(task, study.num_samples, slots, work.run, dataset, work.ledger, work.view, warm)
+    whole = [t for t in trials if t.status == "ok"]
+    return best_trials(whole or trials)[: study.final_top]
 
 
-def distillation_due(study: StudyConfig, plain: TrialRecord | None) -> bool:
+def write_importance(work: Job) -> None:
+    """What each parameter mattered in each search: the analysis, which has no Optuna, reads the file."""
+    searches: dict[tuple[Arm, str], list[TrialRecord]] = {}
+    for trial in work.ledger.read(TrialRecord):
+        if trial.stage != "final":
+            searches.setdefault((trial.stage, trial.model), []).append(trial)
+    found = [
+        ImportanceRecord(
+            run=work.run.name,
+            arm=arm,
+            model=model,
+            parameter=name,
+            importance=share,
+            trials=sum(t.status == "ok" for t in trials),
+        )
+        for (arm, model), trials in searches.items()
+        for name, share in importance(trials, work.study, arm).items()
+    ]
+    write_records(work.run / "importance.parquet", ImportanceRecord, found)
+
+
+def earlier_trials(study: StudyConfig) -> list[TrialRecord]:
+    """The trials of the run to start warm from, best first."""
+    if study.warm_start is None:
+        return []
+    trials = read_records(find_run(study.warm_start, study.storage) / "trials.parquet", TrialRecord)
+    return best_trials([t for t in trials if t.stage == t.arm and t.status == "ok"])
+
+
+def train_finalists(work: Job, best: Sequence[TrialRecord], teacher: TeacherRef) -> list[TrialRecord]:
+    """The recipes of these trials at full length, on all training images, each with every final seed."""
+    study, dataset = work.study, str(work.about_data["label"])
+    trainings = [
+        Training(
+            arm=cast("Arm", trial.arm),
+            model=trial.model,
+            sample=point_of(trial, study, cast("Arm", trial.arm)),
+            seed=seed,
+            epochs=study.finalist_epochs,
+        )
+        for trial in best
+        for seed in study.finalist_seeds
+    ]
+    slots = training_slots(study, work.info, work.device, max(1, len(trainings)))
+    task = train_task(work, "final", slots, teacher=teacher)
+    return retrain(task, trainings, slots, work.run, dataset, work.ledger, work.view)
+
+
+def distillation_due(study: StudyConfig, plain: Sequence[TrialRecord]) -> bool:
     """R7: by rule, or, for `auto`, where the plain student misses the accuracy on validation data."""
     if study.distill == "auto":
-        return plain is None or (plain.val_accuracy or 0.0) < study.min_accuracy
+        return not plain or (plain[0].val_accuracy or 0.0) < study.min_accuracy
     return study.distill == "always"
 
 
-def read_test_set(work: Job, subjects: Sequence[Subject]) -> None:
-    """The finalists' rows of stage `final`: the FP32 eager accuracy on the test set, read once by the grid."""
-    trials = {t.trial_id: t for t in work.ledger.read(TrialRecord)}
+def read_test_set(work: Job, finals: Sequence[TrialRecord]) -> None:
+    """Complete the rows of stage `final` by the FP32 eager accuracy on the test set, which the grid has read."""
     evaluations = {r.trial_id: r for r in work.ledger.read(EvaluationRecord) if r.variant == REFERENCE.name}
-    for subject in subjects:
-        trial, evaluation = trials.get(subject.trial_id), evaluations.get(subject.trial_id)
-        if trial is None or evaluation is None:
-            continue  # a teacher that the user brought has no trial of ours
+    for trial in finals:
+        evaluation = evaluations.get(trial.trial_id)
+        if evaluation is None:
+            continue  # it failed, and has no weights
         work.ledger.put_trial(
             dataclasses.replace(
-                trial,
-                trial_id=f"final-{trial.trial_id}",
-                stage="final",
+                _final(trial),
                 status="ok" if evaluation.status == "ok" else "failed",
                 error=evaluation.error,
                 test_accuracy=evaluation.test_accuracy,
             )
         )
+
+
+def _final(trial: TrialRecord) -> TrialRecord:
+    """The trial's row of stage `final`: a teacher's is a second one."""
+    if trial.stage == "final":
+        return trial
+    return dataclasses.replace(trial, trial_id=f"final-{trial.trial_id}", stage="final")
 
 
 def ship(work: Job, prepared: Prepared, subjects: Sequence[Subject], row: LatencyRecord) -> None:

@@ -34,10 +34,15 @@ def study_variants(study: StudyConfig, device: str) -> list[Variant]:
     return list(dict.fromkeys([*grid_variants(), *added]))
 
 
-def measure_grid(work: Job, subjects: Sequence[Subject]) -> None:
-    """All variants of all subjects: builds and accuracy beside each other, then latency, each alone."""
+def measure_grid(work: Job, subjects: Sequence[Subject], also_read: Sequence[Subject] = ()) -> None:
+    """All variants of all subjects: builds and accuracy beside each other, then latency, each alone.
+
+    Args:
+        also_read: models that read the test set as FP32 eager, and are not measured.
+    """
     variants = study_variants(work.study, work.device)
-    measure_cells(work, [cell_of(s, v) for s in subjects for v in variants], "latency")
+    cells = [cell_of(s, v) for s in subjects for v in variants]
+    measure_cells(work, cells, "latency", also_read=also_read)
 
 
 def grid_settings(work: Job, slots: Slots | None = None) -> GridSettings:
@@ -195,11 +200,14 @@ def cell_of(subject: Subject, variant: Variant, **more: Any) -> Cell:
     }
 
 
-def measure_cells(work: Job, cells: Sequence[Cell], name: str, *, evaluate: bool = True) -> None:
+def measure_cells(
+    work: Job, cells: Sequence[Cell], name: str, *, evaluate: bool = True, also_read: Sequence[Subject] = ()
+) -> None:
     """Prepare, then measure what the ledger does not hold, one trial a node at a time; every cell ends as a row."""
     done = work.ledger.latency_keys()
     due = [(cell, Subject(**cell["subject"]), Variant(**cell["variant"])) for cell in cells if _key(cell) not in done]
-    prepare_variants(work, [(subject, variant) for _, subject, variant in due], evaluate=evaluate)
+    wanted = [(subject, variant) for _, subject, variant in due] + [(subject, REFERENCE) for subject in also_read]
+    prepare_variants(work, wanted, evaluate=evaluate)
     prepared = Preparations(work)
     missing: list[Cell] = []
     for cell, subject, variant in due:

@@ -9,22 +9,23 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
+from analysis.frames import load_run
 from cifar_tune import cli
-from cifar_tune.config import PRESETS, TEACHER_ARM, StudyConfig, check
-from cifar_tune.data import ImageData, describe, load
+from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, PRESETS, TEACHER_ARM, StudyConfig, check
+from cifar_tune.data import ImageData, describe, load, subset
 from cifar_tune.device import environment, resolve_device
 from cifar_tune.ledger import Ledger
-from cifar_tune.models import architecture
-from cifar_tune.records import EpochRecord, LatencyRecord, TrialRecord
+from cifar_tune.models import architecture, trained_on
+from cifar_tune.records import EpochRecord, LatencyRecord, Stage, TrialRecord
 from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.schedules import schedule
 from cifar_tune.store import replace_file, schema
@@ -32,18 +33,23 @@ from cifar_tune.subjects import Subject
 from cifar_tune.teacher import TeacherRef, load_model
 from cifar_tune.tuning.cluster import ClusterInfo, cluster
 from cifar_tune.tuning.progress import StudyView
-from cifar_tune.tuning.stages import sha256_file
+from cifar_tune.tuning.stages import Slots, sha256_file
+from cifar_tune.tuning.trainables import Training, TrainTask
 
 TABLES: dict[str, type] = {
     "trials.parquet": TrialRecord,
     "epochs.parquet": EpochRecord,
     "latency.parquet": LatencyRecord,
 }
+FINAL_STAGES = ("final", "grid", "confirm")
 CHANGEABLE_ON_RESUME = (
     "resume",
     "verbose",
     "num_samples",
     "teacher_samples",
+    "final_top",
+    "final_seeds",
+    "warm_start",
     "students",
     "address",
     "dashboard",
@@ -87,6 +93,8 @@ class Job:
     labelled: bool
     """Whether the images have labels; else there is no accuracy."""
     data: ray.ObjectRef
+    search_data: ray.ObjectRef
+    """What the students' search trains on: all of the data, or its subset."""
     info: ClusterInfo
     ledger: Ledger
     view: StudyView
@@ -124,7 +132,11 @@ def _checked(study: StudyConfig) -> Prepared:
     device = resolve_device(study.device)
     run = run_folder(study)
     data = load(study.data_config(), study.data_dir)
-    teacher = _teacher_given(study, len(data.classes))
+    if study.search_images is not None:
+        subset(data, study.search_images, study.seed)  # its own checks
+    teacher = _teacher_given(study, data)
+    if study.warm_start is not None:
+        load_run(study.warm_start, study.storage)
     return Prepared(study=study, device=device, data=data, run=run, teacher=teacher)
 
 
@@ -134,12 +146,18 @@ def check_runtimes(study: StudyConfig) -> None:
         check(name in RUNTIMES, "runtime", name, ", ".join(RUNTIMES))
 
 
-def _teacher_given(study: StudyConfig, classes: int) -> TeacherRef | None:
+def _teacher_given(study: StudyConfig, data: ImageData) -> TeacherRef | None:
     if study.teacher_checkpoint is None:
         return None
     path = Path(study.teacher_checkpoint)
     check(path.is_file(), "teacher checkpoint", str(path), "an existing safetensors file")
-    load_model(study.teacher, classes, path)
+    load_model(study.teacher, len(data.classes), path)
+    mark = trained_on(path)
+    if mark not in (None, data.fingerprint) and not study.teacher_from_other_data:
+        raise ValueError(
+            f"teacher checkpoint {path} was trained on other data (fingerprint {mark[:12]}) than this study's "
+            f"({data.fingerprint[:12]}); --teacher-from-other-data takes it all the same"
+        )
     return TeacherRef(model=study.teacher, checkpoint=str(path.absolute()), sha256=sha256_file(path))
 
 
@@ -185,12 +203,16 @@ def _check_same_study(run: Path, study: StudyConfig) -> None:
 def job(prepared: Prepared) -> Iterator[Job]:
     """Start or join the cluster, put the data there once, and create the run's folder."""
     study, run = prepared.study, prepared.run
+    searched = prepared.data
+    if study.search_images is not None:
+        searched = subset(prepared.data, study.search_images, study.seed)
     with cluster(study) as info, StudyView() as view:
         run.mkdir(parents=True, exist_ok=True)
         about = {**describe(prepared.data), "labelled": prepared.labelled}
         _write_study(run, study, prepared.device, about)
         if info.dashboard:
             view.say(f"Ray dashboard: {info.dashboard}   log in with the token that `ray get-auth-token` prints")
+        data = ray.put(prepared.data)
         yield Job(
             study=study,
             device=prepared.device,
@@ -199,7 +221,8 @@ def job(prepared: Prepared) -> Iterator[Job]:
             classes=len(prepared.data.classes),
             input_shape=prepared.input_shape,
             labelled=prepared.labelled,
-            data=ray.put(prepared.data),
+            data=data,
+            search_data=data if searched is prepared.data else ray.put(searched),
             info=info,
             ledger=Ledger(run),
             view=view,
@@ -226,30 +249,39 @@ def _write_study(run: Path, study: StudyConfig, device: str, about_data: dict[st
     replace_file(path, lambda temporary: Path(temporary).write_text(text))
 
 
-def write_tables(work: Job, subjects: Sequence[Subject]) -> None:
+def write_tables(work: Job, finalists: Collection[str]) -> None:
     """The run's Parquet files, from its ledger.
 
-    A resumed run may have new finalists: rows of those that are finalists no more stay in the ledger alone.
+    Args:
+        finalists: trial ids. A resumed run may have new ones: rows of those that are finalists no more stay in the
+            ledger alone.
     """
-    current = {s.trial_id for s in subjects}
     for name, record_type in TABLES.items():
         rows = work.ledger.table(record_type).to_pylist()
-        kept = [row for row in rows if not _is_superseded(row, current)]
+        kept = [row for row in rows if row.get("stage") not in FINAL_STAGES or row["trial_id"] in finalists]
         table = pa.Table.from_pylist(kept, schema=schema(record_type))
         path = work.run / name
         replace_file(path, lambda temporary, table=table: pq.write_table(table, temporary, compression="zstd"))
 
 
-def _is_superseded(row: dict[str, Any], current: set[str]) -> bool:
-    """Whether a row is of a finalist, and not of a current one."""
-    stage, trial_id = row.get("stage"), row["trial_id"]
-    return stage in ("final", "grid", "confirm") and trial_id.removeprefix("final-") not in current
-
-
-def best_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The trial of best validation accuracy that has weights; the first of equals. None where none has."""
+def best_trials(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The trials that have weights, the best by validation accuracy first; of equals, the earlier."""
     scored = [t for t in trials if t.val_accuracy is not None and t.checkpoint and t.status != "failed"]
-    return max(scored, key=lambda t: t.val_accuracy or 0.0, default=None)
+    return sorted(scored, key=lambda t: -(t.val_accuracy or 0.0))
+
+
+def chosen_finalists(finals: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Of each model and arm the best seed of the recipe that validates best on average over its seeds."""
+    arms: dict[tuple[str, str], dict[str, list[TrialRecord]]] = {}
+    for trial in best_trials(finals):
+        recipe = trial.trial_id.rsplit("-seed", 1)[0]
+        arms.setdefault((trial.model, trial.arm), {}).setdefault(recipe, []).append(trial)
+    best = [max(recipes.values(), key=_mean_accuracy) for recipes in arms.values()]
+    return [seeds[0] for seeds in best]
+
+
+def _mean_accuracy(trials: Sequence[TrialRecord]) -> float:
+    return float(np.mean([t.val_accuracy or 0.0 for t in trials]))
 
 
 def teacher_ref(run: Path, trial: TrialRecord) -> TeacherRef:
@@ -271,6 +303,23 @@ def as_subject(work: Job, trial: TrialRecord) -> Subject:
         checkpoint=str(work.run / trial.checkpoint),
         checkpoint_sha256=trial.checkpoint_sha256,
         classes=work.classes,
+    )
+
+
+def train_task(
+    work: Job, stage: Stage, slots: Slots, template: Training | None = None, teacher: TeacherRef | None = None
+) -> TrainTask:
+    """What the trials of one of this run's stages have in common."""
+    on_subset = stage in (PLAIN_ARM, DISTILL_ARM)
+    return TrainTask(
+        study=work.study,
+        stage=stage,
+        template=template,
+        device=work.device,
+        threads=slots.cpus,
+        teacher=teacher,
+        teacher_folder=str(work.run / "teacher_logits"),
+        data=work.search_data if on_subset else work.data,
     )
 
 

@@ -43,25 +43,30 @@ def plan(prepared: Prepared) -> list[PlannedStage]:
     cores = usable_cpus() if prepared.device == "cpu" else 1
     stages: list[PlannedStage] = []
 
-    def training(name: str, model: str, arm: Arm, trials: int) -> None:
-        epochs = study.arm_epochs(arm)
-        seconds = trials * epochs * images / (images_per_second(prepared, model, arm) * cores) + SECONDS_A_FIT
-        stages.append(PlannedStage(name=name, work=f"{trials} trials of {epochs} epochs", seconds=seconds))
+    def training(name: str, rate: float, epochs: int, trials: int, images: int) -> None:
+        seconds = trials * epochs * images / (rate * cores) + SECONDS_A_FIT
+        of = "" if images == len(data.train_images) else f" on {images} images"
+        stages.append(PlannedStage(name=name, work=f"{trials} trials of {epochs} epochs{of}", seconds=seconds))
 
     if prepared.teacher is None:
-        training(f"teacher {study.teacher}", study.teacher, TEACHER_ARM, study.teacher_samples)
+        rate, epochs = images_per_second(prepared, study.teacher, TEACHER_ARM), study.arm_epochs(TEACHER_ARM)
+        training(f"teacher {study.teacher}", rate, epochs, study.teacher_samples, images)
+    rates = {student: images_per_second(prepared, student, PLAIN_ARM) for student in study.students}
+    searched = images if study.search_images is None else study.search_images
+    arms = (PLAIN_ARM,) if study.distill == "never" else (PLAIN_ARM, DISTILL_ARM)
     for student in study.students:
-        training(f"plain {student}", student, PLAIN_ARM, study.num_samples)
-        if study.distill != "never":
-            condition = ", if plain misses the accuracy" if study.distill == "auto" else ""
-            training(f"distill {student}{condition}", student, DISTILL_ARM, study.num_samples)
+        for arm in arms:
+            condition = ", if plain misses the accuracy" if (study.distill, arm) == ("auto", DISTILL_ARM) else ""
+            training(f"{arm} {student}{condition}", rates[student], study.epochs, study.num_samples, searched)
+    finals = len(study.students) * len(arms) * study.final_top * study.final_seeds
+    rate = len(rates) / sum(1 / rate for rate in rates.values())
+    training("finalists", rate, study.finalist_epochs, finals, images)
     variants = study_variants(study, prepared.device)
     if study.latency_budget_ms is not None:
         rows = len(study.students) * len(variants)
         work = f"{rows} rows with random weights, and their builds, which serve the grid too"
         stages.insert(0, PlannedStage(name="latency budget", work=work, seconds=rows * _row_seconds(study)))
-    arms = 1 if study.distill == "never" else 2
-    subjects, models = 1 + len(study.students) * arms, 1 + len(study.students)
+    subjects, models = 1 + len(study.students) * len(arms), 1 + len(study.students)
     compiles = models * sum(v.compile != "none" for v in variants)
     exports = subjects * sum(RUNTIMES[v.runtime].export is not None for v in {v.built for v in variants})
     builds = (SECONDS_A_BUILD * compiles + SECONDS_AN_EXPORT * exports) / cores
@@ -94,9 +99,7 @@ def images_per_second(prepared: Prepared, model: str, arm: Arm) -> float:
     """Training rate on one core, or on the GPU; the teacher's pass is left out: all trials share one."""
     size = prepared.data.train_images.shape[1]
     sample = {"lr": 0.01, "schedule": "cosine"}
-    config = prepared.study.train_config(
-        model, PLAIN_ARM if arm == DISTILL_ARM else arm, sample, device=prepared.device
-    )
+    config = prepared.study.train_config(model, arm, sample, device=prepared.device)
     torch.set_num_threads(1)
     network = place(build_model(model, len(prepared.data.classes)), prepared.device).train()
     stepper = Stepper(config, network, prepared.data, steps_per_epoch=2)

@@ -12,29 +12,23 @@ from cifar_tune import cli
 from cifar_tune.config import TEACHER_ARM, StudyConfig
 from cifar_tune.records import TrialRecord
 from cifar_tune.tuning.stages import search, training_slots
-from cifar_tune.tuning.trainables import TrainTask
-from sweeps.job import Job, best_trial, job, parse_study, prepare, write_tables
+from cifar_tune.tuning.trainables import Training
+from sweeps.job import Job, best_trials, job, parse_study, prepare, train_task, write_tables
 
 
 def search_teacher(work: Job) -> TrialRecord:
     """Run the teacher search; returns its best trial. StudyFailedError where every trial failed."""
-    study = work.study
+    study, dataset = work.study, str(work.about_data["label"])
     slots = training_slots(study, work.info, work.device, study.teacher_samples)
-    task = TrainTask(
-        study=study,
-        arm=TEACHER_ARM,
-        model=study.teacher,
-        device=work.device,
-        threads=slots.cpus,
-        teacher=None,
-        teacher_folder="",
-        data=work.data,
+    template = Training(
+        arm=TEACHER_ARM, model=study.teacher, sample={}, seed=study.seed, epochs=study.arm_epochs(TEACHER_ARM)
     )
-    trials = search(task, study.teacher_samples, slots, work.run, str(work.about_data["label"]), work.ledger, work.view)
-    best = best_trial(trials)
-    if best is None:
+    task = train_task(work, TEACHER_ARM, slots, template)
+    trials = search(task, study.teacher_samples, slots, work.run, dataset, work.ledger, work.view)
+    best = best_trials(trials)
+    if not best:
         raise cli.StudyFailedError(f"no teacher: every trial failed, the last with: {trials[-1].error}")
-    return best
+    return best[0]
 
 
 def run(config: StudyConfig) -> Path:

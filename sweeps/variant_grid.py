@@ -30,7 +30,17 @@ from cifar_tune.store import read_records
 from cifar_tune.subjects import Subject, load_subject
 from cifar_tune.tuning.stages import sha256_file
 from sweeps.grid import forget_builds, measure_grid
-from sweeps.job import Prepared, as_subject, brought_teacher, check_runtimes, job, prepare, run_folder, write_tables
+from sweeps.job import (
+    Prepared,
+    as_subject,
+    brought_teacher,
+    check_runtimes,
+    chosen_finalists,
+    job,
+    prepare,
+    run_folder,
+    write_tables,
+)
 
 GIVEN_ARM = "given"
 
@@ -90,7 +100,7 @@ def run(config: GridConfig) -> Path:
             work.ledger.put_trial(dataclasses.replace(trial, run=work.run.name))
         finalists = [*subjects, *(as_subject(work, t) for t in work.ledger.read(TrialRecord))]
         measure_grid(work, finalists)
-        write_tables(work, finalists)
+        write_tables(work, {s.trial_id for s in finalists})
         report = write_report(work.run)
         forget_builds(work.run)
         work.view.say(report.text)
@@ -113,7 +123,8 @@ def _of_run(config: GridConfig) -> Work:
     same = prepared.data.fingerprint == content["data"]["fingerprint"]
     check(same, "run", config.run, f"a run whose data are still there: {prepared.study.data} has changed")
     trials = source / "trials.parquet"
-    finalists = [t for t in read_records(trials, TrialRecord) if t.stage == "final"] if trials.is_file() else []
+    records = read_records(trials, TrialRecord) if trials.is_file() else []
+    finalists = chosen_finalists([t for t in records if t.stage == "final"])
     check(bool(finalists), "run", config.run, "a run that has finalists")
     teacher = [] if prepared.teacher is None else [brought_teacher(prepared.teacher, len(prepared.data.classes))]
     return prepared, teacher, [_moved(trial, source, prepared.run) for trial in finalists]

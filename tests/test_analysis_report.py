@@ -16,7 +16,7 @@ from analysis.frames import load_run
 from analysis.markdown import table
 from analysis.report import Candidate, write_report
 from cifar_tune.config import Variant, grid_variants
-from cifar_tune.records import LatencyRecord
+from cifar_tune.records import ImportanceRecord, LatencyRecord
 from cifar_tune.store import write_records
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +44,20 @@ def test_the_report_has_its_sections_answer_first(run: Path) -> None:
         *("Distillation", "Confirmation", "Pareto front", "All variants", "Trials", "Machine and versions"),
         "Load the data",
     ]
+
+
+def test_what_the_parameters_mattered_is_a_section_where_there_was_a_search(tmp_path: Path) -> None:
+    folder = data.write_run(tmp_path / "searched", data.full_latency())
+    share = ImportanceRecord(run="r", arm="plain", model=data.STUDENT, parameter="lr", importance=0.82, trials=12)
+    write_records(folder / "importance.parquet", ImportanceRecord, [share])
+    text = write_report(folder).path.read_text(encoding="utf-8")
+    assert f"| {data.STUDENT} | plain | lr | 82 | 12 |" in text
+
+
+def test_notes_of_trials_are_warnings(tmp_path: Path) -> None:
+    trials = [data.trial(trial_id=f"t{n}", note="teacher logits cannot be kept") for n in range(2)]
+    folder = data.write_run(tmp_path / "noted", data.full_latency(), trials)
+    assert "- 2 trials: teacher logits cannot be kept." in write_report(folder).path.read_text(encoding="utf-8")
 
 
 def test_the_front_file_loads_with_pandas(run: Path) -> None:

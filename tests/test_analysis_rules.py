@@ -5,16 +5,20 @@ from __future__ import annotations
 import dataclasses
 
 import analysis_data as data
+import pandas as pd
 import pytest
+import scipy.stats
 
 from analysis.decide import Choice, Decision, choose, competing, decide_steps, rejections
-from analysis.tables import comparison_table, confirm_table, distillation_gains, front_table
+from analysis.tables import SeedGain, comparison_table, confirm_table, distillation_gains, front_table
 from cifar_tune.config import Variant
-from cifar_tune.records import LatencyRecord
+from cifar_tune.records import LatencyRecord, TrialRecord
+from cifar_tune.store import schema, to_row
 
 FP16 = Variant(precision="fp16")
 COMPILED = Variant(compile="default")
 CHANNELS_LAST = Variant(channels_last=True)
+NO_TRIALS = pd.DataFrame(columns=schema(TrialRecord).names)
 NO_CHOICE = Choice(index=None, text="")
 
 
@@ -183,13 +187,46 @@ def test_the_front_marks_points_and_leaves_raw_samples_out() -> None:
 
 def test_distillation_is_held_against_its_control_in_pairs() -> None:
     frame = data.frame(data.latency(right=850), data.latency(right=880, arm="distill", trial_id="t2"))
-    (gain,) = distillation_gains(frame, (data.STUDENT,), data.IMAGES)
+    (gain,) = distillation_gains(frame, NO_TRIALS, (data.STUDENT,), data.IMAGES)
+    assert gain.seeds is None
     assert gain.difference.points == pytest.approx(3.0)
     assert gain.difference.low > 0
 
 
 def test_no_distilled_arm_has_no_gain() -> None:
-    assert distillation_gains(data.frame(data.latency()), (data.STUDENT,), data.IMAGES) == []
+    assert distillation_gains(data.frame(data.latency()), NO_TRIALS, (data.STUDENT,), data.IMAGES) == []
+
+
+def seeds(arm: str, *accuracies: float) -> list[TrialRecord]:
+    return [
+        data.trial(trial_id=f"final-{arm}-a1-seed{n}", stage="final", arm=arm, seed=n, test_accuracy=accuracy)
+        for n, accuracy in enumerate(accuracies, start=1)
+    ]
+
+
+def seed_gain(plain: tuple[float, ...], distill: tuple[float, ...]) -> SeedGain | None:
+    trials = pd.DataFrame([to_row(t) for t in seeds("plain", *plain) + seeds("distill", *distill)])
+    trials.loc[len(trials)] = {**trials.iloc[0], "trial_id": "final-plain-b2-seed1", "test_accuracy": 0.1}
+    rows = [data.latency(arm=arm, trial_id=f"final-{arm}-a1-seed1") for arm in ("plain", "distill")]
+    (gain,) = distillation_gains(data.frame(*rows), trials, (data.STUDENT,), data.IMAGES)
+    return gain.seeds
+
+
+def test_gain_over_seeds_is_that_of_the_measured_recipes_with_welchs_interval() -> None:
+    gain = seed_gain((0.80, 0.82, 0.84), (0.85, 0.86, 0.87))
+    assert gain is not None
+    expected = scipy.stats.ttest_ind((0.85, 0.86, 0.87), (0.80, 0.82, 0.84), equal_var=False).confidence_interval()
+    assert (gain.points, gain.low, gain.high) == pytest.approx((4.0, 100 * expected.low, 100 * expected.high))
+
+
+def test_seeds_that_all_reach_the_same_have_an_interval_of_no_width() -> None:
+    gain = seed_gain((0.8, 0.8), (0.9, 0.9))
+    assert gain is not None
+    assert (gain.low, gain.high) == pytest.approx((10, 10))
+
+
+def test_one_seed_gives_no_interval() -> None:
+    assert seed_gain((0.8,), (0.9, 0.9)) is None
 
 
 @pytest.mark.parametrize(("grid_p50", "agrees"), [(2.25, True), (2.26, False), (1.85, True), (1.84, False)])

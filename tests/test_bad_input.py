@@ -86,6 +86,10 @@ QUICK = ("--preset", "quick")
         ((*QUICK, "--resume", "--name", "none"), "with --resume, a run in"),
         ((*QUICK, "--teacher-checkpoint", "none.safetensors"), "allowed is an existing safetensors file"),
         ((*QUICK, "--storage", "s3://bucket/runs"), "storage is 's3://bucket/runs'"),
+        ((*QUICK, "--final-seeds", "0"), "final seeds is 0; allowed is 1 or more"),
+        ((*QUICK, "--final-epochs", "0"), "final epochs is 0; allowed is 1 or more"),
+        ((*QUICK, "--search-images", "5000"), "search images is 5000; allowed is 10 to 1294"),
+        ((*QUICK, "--warm-start", "none"), "run is 'none'; allowed is a path, or a run in"),
     ],
     ids=lambda value: " ".join(value)[-40:] if isinstance(value, tuple) else "",
 )
@@ -147,6 +151,13 @@ def test_unreadable_image_is_named(refused: Refused, folder: Path) -> None:
 def test_teacher_of_other_classes(refused: Refused, tmp_path: Path) -> None:
     save_weights(build_model("resnet_narrow", 3), tmp_path / "w.safetensors")
     assert "another number of classes" in refused(*QUICK, "--teacher-checkpoint", "w.safetensors")
+
+
+def test_teacher_of_other_data(refused: Refused, tmp_path: Path) -> None:
+    save_weights(build_model("resnet_narrow", 10), tmp_path / "w.safetensors", trained_on="f" * 64)
+    said = refused(*QUICK, "--teacher-checkpoint", "w.safetensors")
+    assert "was trained on other data (fingerprint ffffffffffff)" in said
+    assert "--teacher-from-other-data" in said
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from image_files import PARTS, SIZE, encoded, images_of, load_folder, message_of
 from PIL import Image
 
 from cifar_tune.config import DataConfig
-from cifar_tune.data import DATASETS, channel_statistics, describe, load
+from cifar_tune.data import DATASETS, channel_statistics, describe, load, subset
 from cifar_tune.folders import CIFAR10_CLASSES
 from cifar_tune.images import stratified, to_pixels
 
@@ -72,6 +72,20 @@ def test_a_subset_depends_on_the_seed_alone(folder: Path) -> None:
     drawn = [images_of(load_folder(folder, train_images=12, seed=seed)) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1]
     assert drawn[0] != drawn[2]
+
+
+def test_a_search_subset_is_stratified_and_shares_the_rest() -> None:
+    data = load(DataConfig(source="digits"))
+    part = subset(data, 200, seed=1)
+    assert np.ptp(np.bincount(part.train_labels)) <= 1
+    assert part.validation_images is data.validation_images
+    assert part.fingerprint != data.fingerprint
+
+
+@pytest.mark.parametrize("images", [9, 1295])
+def test_a_search_subset_must_be_possible(images: int) -> None:
+    with pytest.raises(ValueError, match=f"search images is {images}; allowed is 10 to 1294"):
+        subset(load(DataConfig(source="digits")), images, seed=0)
 
 
 @pytest.mark.parametrize(

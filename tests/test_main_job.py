@@ -72,7 +72,8 @@ def test_a_plan_is_printed_before_the_start(finished: tuple[Path, subprocess.Com
 def test_every_file_of_the_contract_is_there(finished: tuple[Path, object]) -> None:
     names = {p.name for p in finished[0].iterdir()}
     expected = {
-        "study.json", "trials.parquet", "epochs.parquet", "latency.parquet", "front.parquet", "comparison.csv",
+        "study.json", "optuna.journal", "importance.parquet",
+        "trials.parquet", "epochs.parquet", "latency.parquet", "front.parquet", "comparison.csv",
         "report.md", "front.png", "checkpoints", "candidate", "ray",
     }  # fmt: skip
     assert expected <= names
@@ -80,7 +81,7 @@ def test_every_file_of_the_contract_is_there(finished: tuple[Path, object]) -> N
 
 def test_every_trial_is_a_row(finished: tuple[Path, object]) -> None:
     counts = table(finished, "trials").groupby("stage").size().to_dict()
-    assert counts == {"teacher": 1, "plain": 2, "distill": 2, "final": 3}
+    assert counts == {"teacher": 1, "plain": 2, "distill": 2, "final": 5}  # the teacher, and two seeds of each arm
 
 
 def test_first_distillation_trial_starts_at_the_authors_defaults(finished: tuple[Path, object]) -> None:
@@ -93,16 +94,27 @@ def test_only_finalists_read_the_test_set(finished: tuple[Path, object]) -> None
     assert (trials.test_accuracy.notna() == (trials.stage == "final")).all()
 
 
-def test_finalists_are_the_best_of_their_arm_by_validation(finished: tuple[Path, object]) -> None:
+def test_finalists_have_the_best_recipe_of_their_arm_and_new_seeds(finished: tuple[Path, object]) -> None:
     trials = table(finished, "trials")
     for arm in ("plain", "distill"):
-        final = trials[(trials.stage == "final") & (trials.arm == arm)].val_accuracy.item()
-        assert final == trials[trials.stage == arm].val_accuracy.max()
+        searched = trials[trials.stage == arm]
+        best = searched.loc[searched.val_accuracy.idxmax()]
+        finals = trials[(trials.stage == "final") & (trials.arm == arm)]
+        assert (finals.lr == best.lr).all()
+        assert sorted(finals.seed) == [1, 2]
+
+
+def test_the_best_seed_by_validation_is_measured(finished: tuple[Path, object]) -> None:
+    trials, latency = table(finished, "trials").set_index("trial_id"), table(finished, "latency")
+    for arm in ("plain", "distill"):
+        measured = latency[(latency.arm == arm) & (latency.stage == "grid")].trial_id.unique().item()
+        finals = trials[(trials.stage == "final") & (trials.arm == arm)]
+        assert trials.val_accuracy[measured] == finals.val_accuracy.max()
 
 
 def test_every_trial_has_its_epochs(finished: tuple[Path, object]) -> None:
     epochs = table(finished, "epochs").groupby("trial_id").size()
-    trials = table(finished, "trials").query("stage != 'final'").set_index("trial_id")
+    trials = table(finished, "trials").query("not trial_id.str.startswith('final-teacher')").set_index("trial_id")
     assert epochs.to_dict() == trials.epochs_run.to_dict()
 
 
@@ -181,10 +193,35 @@ def test_finalists_of_a_run_can_be_measured_again(finished: tuple[Path, object],
     assert all((prepared.run / str(t.checkpoint)).resolve().is_file() for t in trials)
 
 
-def test_resume_of_a_finished_run_repeats_nothing(finished: tuple[Path, object], folder: Path) -> None:
-    run = finished[0]
-    before = {p: p.stat().st_mtime_ns for p in (run / "ledger").rglob("*.parquet") if "final-" not in p.name}
-    ended = start(run.parent.parent, *SMALL, "--data", str(folder), "--image-size", "8", "--resume")
+def ledger(run: Path) -> dict[Path, int]:
+    """When each record of a trial or measurement was written; a final's row is completed once its test set is read."""
+    return {p: p.stat().st_mtime_ns for p in (run / "ledger").rglob("*.parquet") if "final-" not in p.name}
+
+
+Extended = tuple[pd.DataFrame, dict[Path, int], pd.DataFrame]
+
+
+@pytest.fixture(scope="module")
+def extended(finished: tuple[Path, object], folder: Path) -> Extended:
+    """The finished run, taken up with one more trial of each arm: its trials and ledger before, its trials after."""
+    run, trials, before = finished[0], table(finished, "trials"), ledger(finished[0])
+    more = [*SMALL, "--data", str(folder), "--image-size", "8", "--resume"]
+    more[more.index("--num-samples") + 1] = "3"
+    ended = start(run.parent.parent, *more)
     assert ended.returncode == 0, ended.stderr[-3000:]
-    after = {p: p.stat().st_mtime_ns for p in (run / "ledger").rglob("*.parquet") if "final-" not in p.name}
-    assert after == before
+    return trials, before, table(finished, "trials")
+
+
+def test_resume_repeats_nothing(finished: tuple[Path, object], extended: Extended) -> None:
+    after = ledger(finished[0])
+    assert {path: after.get(path) for path in extended[1]} == extended[1]
+
+
+def test_more_samples_extend_a_finished_run(extended: Extended) -> None:
+    counts = extended[2].groupby("stage").size()
+    assert counts[["teacher", "plain", "distill"]].to_dict() == {"teacher": 1, "plain": 3, "distill": 3}
+
+
+def test_an_extended_run_keeps_its_trials(extended: Extended) -> None:
+    before, _, after = extended
+    assert before[before.stage == before.arm].trial_id.isin(after.trial_id).all()

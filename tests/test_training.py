@@ -1,7 +1,5 @@
 """One loop for every arm: deterministic, honest about failure, equal with and without the cache."""
 
-import dataclasses
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +9,21 @@ import torch
 from small_data import small_data
 
 from cifar_tune.config import TrainConfig, ViewConfig
-from cifar_tune.models import build_model, save_weights
+from cifar_tune.models import build_model, load_weights, save_weights
 from cifar_tune.schedules import SCHEDULES
-from cifar_tune.teacher import CachedTeacher, OnlineTeacher, TeacherRef, cache_key
-from cifar_tune.training import Epoch, TrainingDivergedError, cpu_precision, evaluate, make_optimizer, train
-from cifar_tune.views import draw_views
+from cifar_tune.training import (
+    Epoch,
+    Stepper,
+    TrainingDivergedError,
+    cpu_precision,
+    evaluate,
+    load_state,
+    make_optimizer,
+    save_state,
+    train,
+)
 
 DATA = small_data()
-CACHE_TOLERANCE = 4e-3
-"""Largest relative rounding of float16 is 2^-11; logits of these teachers stay below 8."""
 
 
 def config(**changes: Any) -> TrainConfig:
@@ -34,13 +38,6 @@ def run(settings: TrainConfig, teacher: Any = None) -> list[Epoch]:
     return list(train(settings, DATA, teacher))
 
 
-@pytest.fixture
-def teacher(tmp_path: Path) -> TeacherRef:
-    path = tmp_path / "teacher.safetensors"
-    save_weights(build_model("shufflenet_v2_x0_5", 3, seed=5), path)
-    return TeacherRef(model="shufflenet_v2_x0_5", checkpoint=str(path), sha256="5" * 64)
-
-
 def weights(epochs: list[Epoch]) -> dict[str, torch.Tensor]:
     return epochs[-1].model.state_dict()
 
@@ -48,6 +45,32 @@ def weights(epochs: list[Epoch]) -> dict[str, torch.Tensor]:
 def test_same_seed_gives_the_same_weights() -> None:
     first, second = weights(run(config())), weights(run(config()))
     assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_dropout_follows_the_seed_whatever_was_drawn_before() -> None:
+    settings = config(model="mobilenet_v3_small")
+    first = weights(run(settings))
+    torch.rand(7)
+    second = weights(run(settings))
+    assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_training_that_goes_on_ends_as_one_that_was_never_stopped(tmp_path: Path, optimizer: str) -> None:
+    settings = config(model="mobilenet_v3_small", optimizer=optimizer, epochs=3)
+    whole = weights(run(settings))
+    first = next(train(settings, DATA))
+    save_weights(first.model, tmp_path / "weights")
+    save_state(first, tmp_path / "state")
+    torch.rand(7)
+
+    def resume(stepper: Stepper) -> int:
+        load_weights(stepper.model, tmp_path / "weights")
+        return load_state(stepper, tmp_path / "state")
+
+    rest = list(train(settings, DATA, resume=resume))
+    assert [e.number for e in rest] == [2, 3]
+    assert all(torch.equal(whole[k], weights(rest)[k]) for k in whole)
 
 
 def test_another_seed_gives_other_weights() -> None:
@@ -101,53 +124,3 @@ def test_evaluation_does_not_depend_on_the_batch_size(monkeypatch: pytest.Monkey
     whole = evaluate(model, DATA, "test")
     monkeypatch.setattr("cifar_tune.training.EVALUATION_BATCH", 5)
     assert evaluate(model, DATA, "test") == pytest.approx(whole, rel=1e-5)
-
-
-def test_cached_logits_equal_online_logits_within_float16(teacher: TeacherRef, tmp_path: Path) -> None:
-    views = draw_views(ViewConfig(), 1, len(DATA.train_images))
-    online = OnlineTeacher(teacher, DATA, ViewConfig())(1, views)
-    cached = CachedTeacher(tmp_path / "cache", teacher, DATA, ViewConfig())(1, views)
-    assert (cached.float() - online).abs().max() < CACHE_TOLERANCE
-
-
-def test_training_with_the_cache_equals_training_with_the_online_teacher(teacher: TeacherRef, tmp_path: Path) -> None:
-    data = small_data(size=32)  # at 8x8 batch norm sees one pixel an image, and amplifies any rounding
-    settings = config(model="mobilenet_v3_small", arm="distill", alpha=0.7, epochs=3, lr=0.01, batch_size=24)
-    online = train(settings, data, OnlineTeacher(teacher, data, settings.views))
-    cached = train(settings, data, CachedTeacher(tmp_path / "cache", teacher, data, settings.views))
-    assert [e.train_loss for e in cached] == pytest.approx([e.train_loss for e in online], rel=0.01)
-
-
-def test_logits_of_an_epoch_are_computed_once(
-    teacher: TeacherRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cifar_tune.teacher.CHUNK_IMAGES", 8)
-    answered: list[int] = []
-    answer = OnlineTeacher.answer
-
-    def counted(self: OnlineTeacher, views: Any, start: int, stop: int) -> torch.Tensor:
-        answered.append(start)
-        return answer(self, views, start, stop)
-
-    monkeypatch.setattr(OnlineTeacher, "answer", counted)
-    views = draw_views(ViewConfig(), 1, len(DATA.train_images))
-    caches = [CachedTeacher(tmp_path / "cache", teacher, DATA, ViewConfig()) for _ in range(3)]
-    threads = [threading.Thread(target=cache, args=(1, views)) for cache in caches]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(answered) == list(range(0, len(DATA.train_images), 8))
-
-
-@pytest.mark.parametrize("changed", ["teacher", "data", "views"])
-def test_cache_key_depends_on(changed: str) -> None:
-    ref, data, views = TeacherRef(model="resnet18", checkpoint="", sha256="1"), DATA, ViewConfig()
-    before = cache_key(ref, data, views)
-    if changed == "teacher":
-        ref = dataclasses.replace(ref, sha256="2")
-    elif changed == "data":
-        data = dataclasses.replace(data, fingerprint="other")
-    else:
-        views = dataclasses.replace(views, crop_padding=2)
-    assert cache_key(ref, data, views) != before

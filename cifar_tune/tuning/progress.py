@@ -71,6 +71,7 @@ class StageView:
     def __init__(self, view: StudyView, progress: Progress, name: str, total: int, unit: str) -> None:
         self._view, self._progress, self._unit = view, progress, unit
         self._name, self._total, self._done, self._best = name, total, 0, ""
+        self._said: set[str] = set()
         self._started = self._spoke = time.monotonic()
         self._task: TaskID = progress.add_task(name, total=total, unit=unit, best="")
 
@@ -84,6 +85,12 @@ class StageView:
             self._spoke = now
             left = (now - self._started) / max(self._done, 1) * (self._total - self._done)
             self._view.say(f"{self._name}: {self._done}/{self._total} {self._unit}, {left:.0f} s left  {self._best}")
+
+    def say_once(self, text: str) -> None:
+        """Print a line, unless this stage has printed it before."""
+        if text not in self._said:
+            self._said.add(text)
+            self._view.say(f"{self._name}: {text}")
 
     def end(self) -> None:
         """Early-stopped trials leave epochs undone: the stage is finished all the same."""
@@ -108,16 +115,18 @@ class TrialEnd:
 
 
 class TrialWatch(Callback):
-    """Tells one function of each report (trial id, metrics) and another of each trial's end."""
+    """Tells one function of each report (trial id, configuration, metrics) and another of each trial's end."""
 
-    def __init__(self, on_report: Callable[[str, dict[str, Any]], None], on_end: Callable[[TrialEnd], None]) -> None:
+    def __init__(
+        self, on_report: Callable[[str, dict[str, Any], dict[str, Any]], None], on_end: Callable[[TrialEnd], None]
+    ) -> None:
         self._on_report, self._on_end = on_report, on_end
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles callbacks into its own folder; nothing of ours is read back from there
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        self._on_report(trial.trial_id, result)
+        self._on_report(trial.trial_id, trial.config, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self._end(trial, None)

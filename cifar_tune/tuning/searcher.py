@@ -4,28 +4,50 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FixedTrial, TrialState, create_trial
 from ray.tune.schedulers import ASHAScheduler
-from ray.tune.search import ConcurrencyLimiter
+from ray.tune.search import ConcurrencyLimiter, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from cifar_tune.config import Arm, StudyConfig
 from cifar_tune.records import TrialRecord
-from cifar_tune.space import first_point, suggest
+from cifar_tune.space import first_point, nearest_point, suggest
+from cifar_tune.tuning.trainables import METRIC
 
-METRIC = "best_val_accuracy"
-"""Best-ever validation accuracy: what trials are compared by, and whose weights are kept."""
+LEAST_TRIALS = 4
+"""Finished trials from which importance is computed."""
+TRIES = 50
+"""Suggestions in a row that may repeat earlier ones before the space counts as exhausted."""
 
 
 class StudySearch(OptunaSearch):
-    """OptunaSearch that tells early-stopped trials as PRUNED and failed ones as FAIL.
+    """OptunaSearch that tells early-stopped trials as PRUNED and failed ones as FAIL, and suggests nothing twice.
 
-    OptunaSearch tells a trial that ASHA stopped as COMPLETE with its low-fidelity value.
+    OptunaSearch tells a trial that ASHA stopped as COMPLETE with its low-fidelity value, and repeats a point where the
+    space is small. Where nothing new is found, the search is finished.
     """
+
+    # a searcher may also answer FINISHED; OptunaSearch's own annotation forgets it
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """A point that no trial of the study has had."""
+        assert self._ot_study is not None
+        for _ in range(TRIES):
+            point = super().suggest(trial_id)
+            asked = self._ot_trials[trial_id]
+            others = (t.params for t in self._ot_study.get_trials(deepcopy=False) if t.number != asked.number)
+            if asked.params not in others:
+                return point
+            self._ot_trials.pop(trial_id)
+            asked.set_user_attr("not run", "an earlier trial has the same parameters")
+            self._ot_study.tell(asked, state=TrialState.FAIL)
+        return Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell Optuna how a trial ended."""
@@ -45,9 +67,22 @@ def _end_state(result: dict[str, Any] | None, *, error: bool) -> TrialState:
 
 
 def make_searcher(
-    study: StudyConfig, arm: Arm, finished: Sequence[TrialRecord], concurrency: int
+    study: StudyConfig,
+    arm: Arm,
+    finished: Sequence[TrialRecord],
+    first: Sequence[dict[str, Any]],
+    concurrency: int,
+    journal: Path,
+    name: str,
 ) -> ConcurrencyLimiter:
-    """TPE over the arm's space; it starts at the authors' defaults, or, when resumed, knows the `finished` trials."""
+    """TPE over the arm's space.
+
+    Args:
+        finished: trials that are done; TPE knows them.
+        first: points to try before TPE's own.
+        journal: file of Optuna's storage, which `optuna-dashboard` reads while the search runs.
+        name: of the study in it, which is made anew.
+    """
     optuna.logging.set_verbosity(optuna.logging.INFO if study.verbose else optuna.logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -57,18 +92,27 @@ def make_searcher(
             n_startup_trials=min(10, max(3, study.num_samples // 4)),
             seed=study.seed + len(finished),
         )
+        storage = open_journal(journal)
+    if name in optuna.get_all_study_names(storage):
+        optuna.delete_study(study_name=name, storage=storage)  # trials that were at work are in it for ever
     space = functools.partial(suggest, study=study, arm=arm)
-    first = None if finished else [first_point(study, arm)]
-    searcher = StudySearch(space, metric=METRIC, mode="max", sampler=sampler, points_to_evaluate=first)
+    searcher = StudySearch(space, metric=METRIC, mode="max", sampler=sampler, storage=storage, study_name=name)
     assert searcher._ot_study is not None  # noqa: SLF001 - a space was given, so the study exists
     for record in finished:
         searcher._ot_study.add_trial(as_optuna_trial(record, study, arm))  # noqa: SLF001 - no public way to add one
+    for point in first:
+        searcher._ot_study.enqueue_trial(point)  # noqa: SLF001
     return ConcurrencyLimiter(searcher, max_concurrent=concurrency)
+
+
+def open_journal(path: Path) -> JournalStorage:
+    """Optuna's storage in one file of plain JSON lines."""
+    return JournalStorage(JournalFileBackend(str(path)))
 
 
 def as_optuna_trial(record: TrialRecord, study: StudyConfig, arm: Arm) -> optuna.trial.FrozenTrial:
     """A finished trial as Optuna remembers it."""
-    fixed = FixedTrial({name: getattr(record, name) for name in first_point(study, arm)})
+    fixed = FixedTrial(point_of(record, study, arm))
     suggest(fixed, study, arm)
     state = {"ok": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}[record.status]
     accuracy = record.val_accuracy
@@ -83,9 +127,41 @@ def as_optuna_trial(record: TrialRecord, study: StudyConfig, arm: Arm) -> optuna
     )
 
 
+def point_of(record: TrialRecord, study: StudyConfig, arm: Arm) -> dict[str, Any]:
+    """What a trial's point of the space was; what it did not read (T at alpha = 0) is the default."""
+    default = first_point(study, arm)
+    return {name: default[name] if getattr(record, name) is None else getattr(record, name) for name in default}
+
+
+def first_points(
+    study: StudyConfig, arm: Arm, finished: Sequence[TrialRecord], earlier: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
+    """The authors' defaults, then the best of an earlier run; what is finished is not tried again."""
+    points = [first_point(study, arm)]
+    if earlier is not None:
+        points.append(nearest_point(earlier, study, arm))
+    done = [point_of(record, study, arm) for record in finished]
+    return [p for i, p in enumerate(points) if p not in done and p not in points[:i]]
+
+
 def make_scheduler(study: StudyConfig, arm: Arm) -> ASHAScheduler | None:
     """ASHA on epochs; None where early stopping is off or the runs are too short for it."""
     epochs = study.arm_epochs(arm)
     if not study.early_stopping or epochs <= study.grace_epochs:
         return None
     return ASHAScheduler(metric=METRIC, mode="max", max_t=epochs, grace_period=study.grace_epochs, reduction_factor=3)
+
+
+def importance(trials: Sequence[TrialRecord], study: StudyConfig, arm: Arm) -> dict[str, float]:
+    """Share of the variance of validation accuracy that each parameter explains, by fANOVA (Hutter et al. 2014).
+
+    Empty where too few trials were finished, or all reached the same.
+    """
+    known = [as_optuna_trial(t, study, arm) for t in trials if t.status == "ok"]
+    if len(known) < LEAST_TRIALS or len({t.value for t in known}) < 2:
+        return {}
+    memory = optuna.create_study(direction="maximize")
+    memory.add_trials(known)
+    searched = {name for name in known[0].params if len({t.params[name] for t in known}) > 1}
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=study.seed)
+    return optuna.importance.get_param_importances(memory, evaluator=evaluator, params=sorted(searched))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from cifar_tune.ledger import Ledger
 from cifar_tune.records import EpochRecord, TrialRecord
 from cifar_tune.tuning.cluster import LATENCY_SLOT, ClusterInfo
 from cifar_tune.tuning.progress import StageView, StudyView, TrialEnd, TrialWatch
-from cifar_tune.tuning.searcher import make_scheduler, make_searcher
-from cifar_tune.tuning.trainables import BEST, TRAINABLES, MeasureTask, TrainTask
+from cifar_tune.tuning.searcher import first_points, make_scheduler, make_searcher
+from cifar_tune.tuning.trainables import BEST, LAST, TRAINABLES, MeasureTask, Training, TrainTask
+
+JOURNAL = "optuna.journal"
+"""Optuna's studies of a run: `optuna-dashboard <run>/optuna.journal`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,75 +48,137 @@ def training_slots(study: StudyConfig, info: ClusterInfo, device: str, trials: i
 
 
 def search(
-    task: TrainTask, num_samples: int, slots: Slots, run: Path, dataset: str, ledger: Ledger, view: StudyView
+    task: TrainTask,
+    num_samples: int,
+    slots: Slots,
+    run: Path,
+    dataset: str,
+    ledger: Ledger,
+    view: StudyView,
+    earlier: Mapping[str, Any] | None = None,
 ) -> list[TrialRecord]:
-    """Run one arm's search for one model, less what the ledger holds; returns all its trials."""
-    study, arm = task.study, task.arm
-    finished = ledger.trials(arm, task.model)
+    """Run one arm's search for one model, less what the ledger holds; returns all its trials.
+
+    Args:
+        earlier: the best point of an earlier run, tried after the authors' defaults.
+    """
+    assert task.template is not None, "a search has a template"
+    study, arm, model = task.study, task.template.arm, task.template.model
+    finished = ledger.trials(arm, model)
     missing = num_samples - len(finished)
     if missing <= 0:
         return finished
-    stage_view = view.stage(f"{arm} {task.model}", missing * study.arm_epochs(arm), "epochs")
-    keeper = SearchKeeper(task, run, dataset, ledger, stage_view)
+    stage_view = view.stage(f"{arm} {model}", missing * task.template.epochs, "epochs")
+    first = first_points(study, arm, finished, earlier)
+    name = f"{run.name} {arm} {model}"
     fit(
-        tune.with_parameters(TRAINABLES[arm], task=task),
+        tune.with_parameters(TRAINABLES[task.stage], task=task),
         run,
-        name=f"{arm}-{task.model}-{len(finished)}",
+        name=f"{arm}-{model}-{len(finished)}",
         bundle=slots.bundle,
         tune_config=tune.TuneConfig(
             num_samples=missing,
-            search_alg=make_searcher(study, arm, finished, slots.concurrent),
+            search_alg=make_searcher(study, arm, finished, first, slots.concurrent, run / JOURNAL, name),
             # the scheduler takes metric and mode from here, the searcher needs its own copy
             scheduler=make_scheduler(study, arm),
             reuse_actors=True,
         ),
-        watch=TrialWatch(keeper.report, keeper.end),
+        watch=TrialKeeper(task, run, dataset, ledger, stage_view).watch(),
         verbose=study.verbose,
     )
     stage_view.end()
-    return ledger.trials(arm, task.model)
+    trials = ledger.trials(arm, model)
+    if len(trials) < num_samples:
+        view.say(f"{arm} {model}: the space holds no more than {len(trials)} different trials")
+    return trials
 
 
-class SearchKeeper:
+def retrain(
+    task: TrainTask,
+    trainings: Sequence[Training],
+    slots: Slots,
+    run: Path,
+    dataset: str,
+    ledger: Ledger,
+    view: StudyView,
+) -> list[TrialRecord]:
+    """Train finalists, less what the ledger holds; returns them in the order of `trainings`."""
+    done = {r.trial_id for r in ledger.read(TrialRecord)}
+    missing = [t for t in trainings if final_id(t) not in done]
+    if missing:
+        stage_view = view.stage("finalists", sum(t.epochs for t in missing), "epochs")
+        fit(
+            tune.with_parameters(TRAINABLES[task.stage], task=task),
+            run,
+            name="finalists",
+            bundle=slots.bundle,
+            tune_config=tune.TuneConfig(reuse_actors=True),
+            param_space={"cell": tune.grid_search([dataclasses.asdict(t) for t in missing])},
+            watch=TrialKeeper(task, run, dataset, ledger, stage_view).watch(),
+            verbose=task.study.verbose,
+        )
+        stage_view.end()
+    trials = {r.trial_id: r for r in ledger.read(TrialRecord)}
+    return [trials[final_id(t)] for t in trainings]
+
+
+def final_id(training: Training) -> str:
+    """The trial id of a finalist: a resumed run finds it again."""
+    recipe = json.dumps([training.sample, training.epochs], sort_keys=True)
+    mark = hashlib.sha256(recipe.encode()).hexdigest()[:8]
+    return f"final-{training.arm}-{training.model}-{mark}-seed{training.seed}"
+
+
+class TrialKeeper:
     """Turns the reports of training trials into records, and keeps each trial's checkpoint, as it ends."""
 
     def __init__(self, task: TrainTask, run: Path, dataset: str, ledger: Ledger, view: StageView) -> None:
         self._task, self._run, self._dataset, self._ledger, self._view = task, run, dataset, ledger, view
         self._epochs: dict[str, list[EpochRecord]] = {}
-        self._best = max((t.val_accuracy or 0.0 for t in ledger.trials(task.arm, task.model)), default=0.0)
+        template = task.template
+        before = [] if template is None else ledger.trials(template.arm, template.model)
+        self._best = max((t.val_accuracy or 0.0 for t in before), default=0.0)
 
-    def _name(self, tune_id: str) -> str:
-        return f"{self._task.arm}-{self._task.model}-{tune_id}"
+    def watch(self) -> TrialWatch:
+        """As what Tune calls."""
+        return TrialWatch(self._report, self._end)
 
-    def report(self, tune_id: str, metrics: dict[str, Any]) -> None:
+    def _name(self, tune_id: str, config: dict[str, Any]) -> str:
+        training = self._task.training(config)
+        return final_id(training) if self._task.stage == "final" else f"{training.arm}-{training.model}-{tune_id}"
+
+    def _report(self, tune_id: str, config: dict[str, Any], metrics: dict[str, Any]) -> None:
         """Note an epoch of a trial."""
         if "row" in metrics:
-            record = EpochRecord(trial_id=self._name(tune_id), epoch=metrics["epoch"], **metrics["row"])
+            record = EpochRecord(trial_id=self._name(tune_id, config), epoch=metrics["epoch"], **metrics["row"])
             self._epochs.setdefault(tune_id, []).append(record)
             self._best = max(self._best, record.val_accuracy)
             self._view.advance(best=f"best val {self._best:.1%}")
+        if metrics.get("note"):
+            self._view.say_once(metrics["note"])
 
-    def end(self, trial: TrialEnd) -> None:
+    def _end(self, trial: TrialEnd) -> None:
         """Make a trial that has ended durable."""
         epochs = self._epochs.pop(trial.tune_id, [])
         self._ledger.put_trial(self._record(trial, epochs), epochs)
 
     def _record(self, trial: TrialEnd, epochs: list[EpochRecord]) -> TrialRecord:
         task, metrics = self._task, trial.metrics
-        trial_id = self._name(trial.tune_id)
+        trial_id = self._name(trial.tune_id, trial.config)
         error = trial.error or metrics.get("failure")
         # what the worker was told, so that its defaults are recorded too
-        config = task.study.train_config(task.model, task.arm, trial.config, seed=task.study.seed)
+        config = task.training(trial.config).config(task.study)
         checkpoint = self._keep_checkpoint(trial_id, trial.checkpoint)
         return TrialRecord(
             run=self._run.name,
             trial_id=trial_id,
-            stage=task.arm,
-            arm=task.arm,
-            model=task.model,
+            stage=task.stage,
+            arm=config.arm,
+            model=config.model,
             dataset=self._dataset,
             status="failed" if error else "ok" if len(epochs) == config.epochs else "pruned",
             error=error,
+            note=metrics.get("note"),
             optimizer=config.optimizer,
             lr=config.lr,
             schedule=config.schedule,
@@ -133,13 +199,14 @@ class SearchKeeper:
         )
 
     def _keep_checkpoint(self, trial_id: str, source: Path | None) -> Path | None:
-        """Move the best and last weights from Tune's folder into the run's."""
+        """Move the best and last weights from Tune's folder into the run's; the rest served to go on, and goes."""
         if source is None:
             return None
         folder = self._run / "checkpoints" / trial_id
         folder.mkdir(parents=True, exist_ok=True)
-        for file in source.glob("*.safetensors"):
-            shutil.move(file, folder / file.name)
+        for name in (BEST, LAST):
+            shutil.move(source / name, folder / name)
+        shutil.rmtree(source, ignore_errors=True)
         return folder / BEST
 
 

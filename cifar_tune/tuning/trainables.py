@@ -7,6 +7,8 @@ The dashboard shows a function's name as the actor's: each is named for its stag
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,28 +19,47 @@ from typing import Any
 import ray
 from ray import tune
 
-from cifar_tune.config import Arm, StudyConfig, Variant
+from cifar_tune.config import Arm, StudyConfig, TrainConfig, Variant
 from cifar_tune.data import ImageData
 from cifar_tune.device import exclusive_device
 from cifar_tune.measurement import BATCH1_IMAGES, latency_skeleton, measured
-from cifar_tune.models import count_parameters, save_weights
+from cifar_tune.models import count_parameters, load_weights, save_weights
 from cifar_tune.preparation import compiled, evaluation, exported
-from cifar_tune.records import BuildRecord, EpochRecord, EvaluationRecord
+from cifar_tune.records import BuildRecord, EpochRecord, EvaluationRecord, Stage
 from cifar_tune.store import to_row
 from cifar_tune.subjects import GridSettings, Subject, failed_status, failure, in_fresh_process
 from cifar_tune.teacher import CachedTeacher, TeacherRef
-from cifar_tune.training import Epoch, train
+from cifar_tune.training import Epoch, Stepper, load_state, save_state, train
 
-BEST, LAST = "best.safetensors", "last.safetensors"
+BEST, LAST, STATE, PROGRESS = "best.safetensors", "last.safetensors", "state.safetensors", "progress.json"
+METRIC = "best_val_accuracy"
+"""Best-ever validation accuracy: what trials are compared by, and whose weights are kept."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """One training of a study."""
+
+    arm: Arm
+    model: str
+    sample: dict[str, Any]
+    """A point of the search space."""
+    seed: int
+    epochs: int
+
+    def config(self, study: StudyConfig, **fixed: Any) -> TrainConfig:
+        """What the training loop takes."""
+        return study.train_config(self.model, self.arm, self.sample, seed=self.seed, epochs=self.epochs, **fixed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainTask:
-    """What the trials of one search have in common."""
+    """What the trials of one stage have in common."""
 
     study: StudyConfig
-    arm: Arm
-    model: str
+    stage: Stage
+    template: Training | None
+    """A search's training, but for its sample, which is a trial's configuration; None: each trial brings its own."""
     device: str
     threads: int
     teacher: TeacherRef | None
@@ -46,59 +67,100 @@ class TrainTask:
     data: ray.ObjectRef
     """ImageData in the object store: one copy a node, read in place by every trial."""
 
+    def training(self, config: dict[str, Any]) -> Training:
+        """What a trial's configuration stands for."""
+        if self.template is not None:
+            return dataclasses.replace(self.template, sample=config)
+        return Training(**config["cell"])
+
 
 # --- training ---------------------------------------------------------------------------------------------------
 
 
 def _train_trial(sample: dict[str, Any], task: TrainTask) -> None:
     data: ImageData = ray.get(task.data)
-    study = task.study
-    config = study.train_config(
-        task.model,
-        task.arm,
-        sample,
-        seed=study.seed,
+    config = task.training(sample).config(
+        task.study,
         device=task.device,
         threads=task.threads,
-        views=study.view_config(image_size=data.train_images.shape[1], flip_suits_data=data.flip),
+        views=task.study.view_config(image_size=data.train_images.shape[1], flip_suits_data=data.flip),
     )
     teacher = None
     if config.distils:
         assert task.teacher is not None, "a distillation task names its teacher"
         teacher = CachedTeacher(Path(task.teacher_folder), task.teacher, data, config.views, config.device)
-    best = -1.0
-    epoch_number = 0
-    started = time.time()
-    with tempfile.TemporaryDirectory() as folder:
+    progress = Progress(epochs=config.epochs)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         try:
-            for epoch in train(config, data, teacher):
-                epoch_number = epoch.number
-                if epoch.val_accuracy > best:
-                    best = epoch.val_accuracy
-                    save_weights(epoch.model, Path(folder, BEST))
-                save_weights(epoch.model, Path(folder, LAST))
-                _report_epoch(epoch, best, config.epochs, started, folder)
+            for epoch in train(config, data, teacher, _taken_up(folder, progress)):
+                if progress.note(epoch, teacher.trouble if teacher else None):
+                    save_weights(epoch.model, folder / BEST, data.fingerprint)
+                save_weights(epoch.model, folder / LAST, data.fingerprint)
+                save_state(epoch, folder / STATE)
+                progress.save(folder / PROGRESS)
+                tune.report(progress.metrics(epoch), checkpoint=tune.Checkpoint.from_directory(temporary))
         except Exception as error:  # noqa: BLE001 - whatever ends a trial becomes its row
-            tune.report(_trial_metrics(epoch_number, config.epochs, max(best, 0.0), started, failure=failure(error)))
+            tune.report(progress.metrics(failure=failure(error)))
 
 
-def _trial_metrics(epoch: int, epochs: int, best: float, started: float, **more: Any) -> dict[str, Any]:
-    """The metrics that every report of a trial carries: Tune ends the whole search where one is missing."""
-    return {
-        "epoch": epoch,
-        "epochs": epochs,
-        "best_val_accuracy": best,
-        "started_at": started,
-        "train_seconds": time.time() - started,
-        **more,
-    }
+def _taken_up(folder: Path, progress: Progress) -> Callable[[Stepper], int] | None:
+    """How a trial goes on whose worker died; None: it begins."""
+    checkpoint = tune.get_checkpoint()
+    if checkpoint is None:
+        return None
+    with checkpoint.as_directory() as kept:
+        shutil.copytree(kept, folder, dirs_exist_ok=True)
+    progress.load(folder / PROGRESS)
+
+    def resume(stepper: Stepper) -> int:
+        load_weights(stepper.model, folder / LAST)
+        return load_state(stepper, folder / STATE)
+
+    return resume
 
 
-def _report_epoch(epoch: Epoch, best: float, epochs: int, started: float, folder: str) -> None:
-    names = [f.name for f in dataclasses.fields(EpochRecord) if f.name not in ("trial_id", "epoch")]
-    row = {name: getattr(epoch, name) for name in names}
-    metrics = _trial_metrics(epoch.number, epochs, best, started, row=row, parameters=count_parameters(epoch.model))
-    tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
+class Progress:
+    """How far a trial has come: metrics of every report, since Tune ends a whole search where one is missing."""
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs, self._epoch, self._best = epochs, 0, 0.0
+        self._started = time.time()
+        self._note: str | None = None
+
+    def note(self, epoch: Epoch, trouble: str | None) -> bool:
+        """An epoch is done; whether it is the best so far."""
+        better = epoch.number == 1 or epoch.val_accuracy > self._best
+        self._epoch, self._best = epoch.number, max(self._best, epoch.val_accuracy)
+        self._note = self._note or trouble
+        return better
+
+    def save(self, path: Path) -> None:
+        """Keep it beside the weights."""
+        kept = {"epoch": self._epoch, "best": self._best, "started": self._started, "note": self._note}
+        path.write_text(json.dumps(kept))
+
+    def load(self, path: Path) -> None:
+        """Take up what `save` kept."""
+        kept = json.loads(path.read_text())
+        self._epoch, self._best, self._started, self._note = (kept[k] for k in ("epoch", "best", "started", "note"))
+
+    def metrics(self, epoch: Epoch | None = None, failure: str | None = None) -> dict[str, Any]:
+        """What is reported to Tune."""
+        metrics = {
+            "epoch": self._epoch,
+            "epochs": self._epochs,
+            METRIC: self._best,
+            "started_at": self._started,
+            "train_seconds": time.time() - self._started,
+            "failure": failure,
+            "note": self._note,
+        }
+        if epoch is not None:
+            names = [f.name for f in dataclasses.fields(EpochRecord) if f.name not in ("trial_id", "epoch")]
+            metrics["row"] = {name: getattr(epoch, name) for name in names}
+            metrics["parameters"] = count_parameters(epoch.model)
+        return metrics
 
 
 def train_teacher(sample: dict[str, Any], task: TrainTask) -> None:
@@ -116,10 +178,16 @@ def train_distill(sample: dict[str, Any], task: TrainTask) -> None:
     _train_trial(sample, task)
 
 
-TRAINABLES: dict[Arm, Callable[[dict[str, Any], TrainTask], None]] = {
+def train_final(config: dict[str, Any], task: TrainTask) -> None:
+    """One finalist: a good trial's recipe with a new seed, on all training images."""
+    _train_trial(config, task)
+
+
+TRAINABLES: dict[Stage, Callable[[dict[str, Any], TrainTask], None]] = {
     "teacher": train_teacher,
     "plain": train_plain,
     "distill": train_distill,
+    "final": train_final,
 }
 
 

@@ -1,0 +1,286 @@
+"""What a distillation search costs, as ratios in one run. Each part prints its figures and targets.
+
+    python benchmarks/search_cost.py epoch      # a distillation epoch beside a plain one, and beside an online teacher
+    python benchmarks/search_cost.py search     # 8 trials beside the way everyone writes it (benchmarks/usual_way.py)
+    python benchmarks/search_cost.py overhead   # what Tune adds to a trial
+    python benchmarks/search_cost.py memory     # one copy of the data; what a trial holds
+    python benchmarks/search_cost.py growth     # time against the number of trials and of images
+
+CIFAR-10 comes from --data (a Parquet folder); it exits with 1 where a target is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import ray
+import torch
+from ray import tune
+from usual_way import train_usual
+
+from cifar_tune.config import PRESETS, DataConfig, StudyConfig, TrainConfig, ViewConfig
+from cifar_tune.data import ImageData, load, subset
+from cifar_tune.device import usable_cpus
+from cifar_tune.ledger import Ledger
+from cifar_tune.models import save_weights
+from cifar_tune.records import TrialRecord
+from cifar_tune.teacher import CachedTeacher, OnlineTeacher, TeacherRef
+from cifar_tune.training import train
+from cifar_tune.tuning.cluster import cluster
+from cifar_tune.tuning.progress import StudyView
+from cifar_tune.tuning.stages import Slots, search, sha256_file
+from cifar_tune.tuning.trainables import Training, TrainTask
+
+STUDENT, TEACHER = "mobilenet_v3_small", "resnet18"
+CACHED_EPOCH, FIRST_EPOCH = 1.05, 1.0
+WHOLE_SEARCH, STEADY = 4.0, 6.0
+OVERHEAD_SECONDS = 0.3
+TRIAL_MB = 1.5 * 1024
+BATCH = 128
+
+
+def teacher_of(data: ImageData, folder: Path, epochs: int = 1) -> TeacherRef:
+    """A teacher that knows a little."""
+    config = TrainConfig(model=TEACHER, arm="teacher", epochs=epochs, lr=0.05, threads=usable_cpus())
+    path = folder / "teacher.safetensors"
+    for epoch in train(config, data):
+        save_weights(epoch.model, path)
+    return TeacherRef(model=TEACHER, checkpoint=str(path), sha256=sha256_file(path))
+
+
+def epoch_config(arm: str, epochs: int = 1) -> TrainConfig:
+    alpha = 0.7 if arm == "distill" else 0.0
+    return TrainConfig(
+        model=STUDENT, arm=arm, epochs=epochs, lr=0.05, alpha=alpha, batch_size=BATCH, threads=usable_cpus(),
+        views=ViewConfig(),
+    )  # fmt: skip
+
+
+def epoch(args: argparse.Namespace, folder: Path) -> bool:
+    """Epochs of one training each, alternated: plain, distilled from a full cache, with an empty one, FP32 online."""
+    data = subset(load(DataConfig(source=args.data)), args.images, 0)
+    ref = teacher_of(subset(data, 512, 0), folder)
+    full = CachedTeacher(folder / "full", ref, data, ViewConfig())
+    online = OnlineTeacher(ref, data, ViewConfig())
+    online.precision = "fp32"
+    list(train(epoch_config("distill"), data, full))
+    cached, first = [], []
+    for number in range(args.rounds):
+        fresh = CachedTeacher(folder / f"fresh{number}", ref, data, ViewConfig())
+        teachers: dict[str, Any] = {"plain": None, "cached": full, "first": fresh, "online": online}
+        seconds: dict[str, float] = {}
+        for name in np.random.default_rng(number).permutation(list(teachers)):
+            started = time.perf_counter()
+            list(train(epoch_config("plain" if name == "plain" else "distill"), data, teachers[name]))
+            seconds[name] = time.perf_counter() - started
+        cached.append(seconds["cached"] / seconds["plain"])
+        first.append(seconds["first"] / seconds["online"])
+        print(f"round {number + 1}: " + ", ".join(f"{k} {v:.1f} s" for k, v in seconds.items()), flush=True)
+    print(
+        f"{STUDENT}, {len(data.train_labels)} images of CIFAR-10, teacher {TEACHER}, medians of {args.rounds} rounds:"
+    )
+    print(f"cached / plain epoch {spread(cached)}; target at most {CACHED_EPOCH}")
+    print(f"first, which computes the logits / online FP32 epoch {spread(first)}; target at most {FIRST_EPOCH}")
+    return float(np.median(cached)) <= CACHED_EPOCH and float(np.median(first)) <= FIRST_EPOCH
+
+
+def spread(values: Sequence[float]) -> str:
+    return f"{np.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+# --- whole searches ---------------------------------------------------------------------------------------------
+
+
+def study_of(args: argparse.Namespace, folder: Path, **changes: Any) -> StudyConfig:
+    return dataclasses.replace(
+        PRESETS["cpu"], data=args.data, storage=str(folder), epochs=args.epochs, num_samples=args.trials,
+        early_stopping=False, dashboard=False, batch_size=BATCH, lr_range=(0.02, 0.1), **changes,
+    )  # fmt: skip
+
+
+def ours(study: StudyConfig, data: ImageData, ref: TeacherRef | None, run: Path) -> tuple[float, list[TrialRecord]]:
+    """Seconds of a whole search, from starting Ray to the last record, and its trials."""
+    run.mkdir()
+    arm = "plain" if ref is None else "distill"
+    started = time.perf_counter()
+    with cluster(study) as info, StudyView() as view:
+        slots = Slots(concurrent=info.cpus, cpus=1, gpus=0.0)
+        task = TrainTask(
+            study=study,
+            stage=arm,
+            template=Training(arm=arm, model=STUDENT, sample={}, seed=study.seed, epochs=study.epochs),
+            device="cpu",
+            threads=1,
+            teacher=ref,
+            teacher_folder=str(run / "teacher_logits"),
+            data=ray.put(data),
+        )
+        trials = search(task, study.num_samples, slots, run, data.label, Ledger(run), view)
+        return time.perf_counter() - started, trials
+
+
+def usual(
+    args: argparse.Namespace,
+    data: ImageData,
+    ref: TeacherRef,
+    points: Sequence[dict[str, Any]],
+    workers: int,
+    run: Path,
+) -> tuple[float, list[float]]:
+    """Seconds of the same points trained in the usual way, with the same number of trials at a time."""
+    settings = {"model": STUDENT, "seed": 0, "batch": BATCH, "epochs": args.epochs, "workers": workers}
+    started = time.perf_counter()
+    ray.init(address="local", num_cpus=usable_cpus(), include_dashboard=False, log_to_driver=False)
+    try:
+        results = tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(train_usual, data=data, teacher=(ref.model, ref.checkpoint), settings=settings),
+                {"cpu": 1},
+            ),
+            param_space={"point": tune.grid_search(list(points))},
+            run_config=tune.RunConfig(storage_path=str(run.absolute()), name=f"usual{workers}", verbose=0),
+        ).fit()
+        return time.perf_counter() - started, [r.metrics["best_val_accuracy"] for r in results]
+    finally:
+        ray.shutdown()
+
+
+def whole_search(args: argparse.Namespace, folder: Path) -> bool:
+    """The same points both ways; the usual way with whichever number of loader workers is fastest for two trials."""
+    data = load(DataConfig(source=args.data, train_images=args.images))
+    ref = teacher_of(data, folder)
+    study = study_of(args, folder)
+    seconds, trials = ours(study, data, ref, folder / "ours")
+    points = [{n: getattr(t, n) for n in ("lr", "schedule", "temperature", "alpha")} for t in trials]
+    images = len(data.train_labels) * args.epochs
+    probe = {w: usual(args, data, ref, points[: usable_cpus()], w, folder)[0] for w in args.workers}
+    best = min(probe, key=lambda w: probe[w])
+    print("usual way, loader workers: " + ", ".join(f"{w}: {s:.0f} s" for w, s in probe.items()), flush=True)
+    theirs, accuracies = usual(args, data, ref, points, best, folder)
+    steady = steady_rate(trials, images)
+    # what two trials took, less what all of them did, leaves the usual way's start-up out
+    theirs_steady = (len(points) - usable_cpus()) * images / max(theirs - probe[best], 1e-9)
+    own = [t.val_accuracy or 0.0 for t in trials]
+    print(f"{args.trials} trials, {args.epochs} epochs, {len(data.train_labels)} images of CIFAR-10, {STUDENT}:")
+    rates = [len(points) * images / s for s in (seconds, theirs)]
+    print(f"whole search: {rates[0]:.0f} and {rates[1]:.0f} images/s, {rates[0] / rates[1]:.2f} times; "
+          f"target {WHOLE_SEARCH}")  # fmt: skip
+    print(f"steady: {steady:.0f} and {theirs_steady:.0f} images/s, {steady / theirs_steady:.2f} times; target {STEADY}")
+    print(f"validation accuracy: mean {np.mean(own):.3f} and {np.mean(accuracies):.3f}, "
+          f"best {max(own):.3f} and {max(accuracies):.3f}")  # fmt: skip
+    return rates[0] / rates[1] >= WHOLE_SEARCH and steady / theirs_steady >= STEADY
+
+
+def steady_rate(trials: Sequence[TrialRecord], images: int) -> float:
+    """Images a second of all trials at work, after the first have ended: the teacher is done by then."""
+    ends = sorted((t.started_at or 0.0) + (t.train_seconds or 0.0) for t in trials)
+    first = ends[usable_cpus() - 1]
+    return (len(trials) - usable_cpus()) * images / (ends[-1] - first)
+
+
+# --- overhead, memory, growth -----------------------------------------------------------------------------------
+
+
+def trivial_study(args: argparse.Namespace, folder: Path, trials: int, **changes: Any) -> StudyConfig:
+    return dataclasses.replace(study_of(args, folder, **changes), num_samples=trials, epochs=1)
+
+
+def overhead(args: argparse.Namespace, folder: Path) -> bool:
+    """Trials of one step each: a search of 100 less one of 4, so that Ray's start is left out."""
+    data = load(DataConfig(source="digits", train_images=40, test_images=10))
+    few, many = (ours(trivial_study(args, folder, n), data, None, folder / f"trivial{n}")[0] for n in (4, 100))
+    each = (many - few) / 96
+    print(f"100 trials of one step: {many:.1f} s, 4 trials: {few:.1f} s, {each:.3f} s a trial on {usable_cpus()} "
+          f"cores; target {OVERHEAD_SECONDS}")  # fmt: skip
+    return each <= OVERHEAD_SECONDS
+
+
+def memory(args: argparse.Namespace, folder: Path) -> bool:
+    """Proportional set size of each training worker, and of the mapping that holds the images, on all of CIFAR-10."""
+    data = load(DataConfig(source=args.data))
+    size = data.train_images.nbytes / 2**20
+    worst: dict[str, float] = {"trial": 0.0, "shared": 0.0}
+    with watched(worst):
+        ours(dataclasses.replace(study_of(args, folder), num_samples=2, epochs=1), data, None, folder / "memory")
+    print(f"training images {size:.0f} MiB; a trial's proportional set size at most {worst['trial']:.0f} MiB "
+          f"(target {TRIAL_MB:.0f}); all hold {worst['shared']:.0f} MiB of shared memory")  # fmt: skip
+    return worst["trial"] <= TRIAL_MB and worst["shared"] < 2 * size
+
+
+@contextlib.contextmanager
+def watched(worst: dict[str, float]) -> Iterator[None]:
+    """Sample the workers of this process each second."""
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.wait(1.0):
+            shared = 0.0
+            for child in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error, OSError):
+                    maps = child.memory_maps(grouped=False)
+                    shared += sum(m.pss for m in maps if m.path.startswith("/dev/shm")) / 2**20
+                    if child.name().startswith("ray::train"):
+                        worst["trial"] = max(worst["trial"], sum(m.pss for m in maps) / 2**20)
+            worst["shared"] = max(worst["shared"], shared)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def growth(args: argparse.Namespace, folder: Path) -> bool:
+    """Seconds against trials (of one step) and against images (two plain trials of one epoch), with the exponent."""
+    digits = load(DataConfig(source="digits", train_images=40, test_images=10))
+    counts = (8, 32, 128)
+    by_trials = [ours(trivial_study(args, folder, n), digits, None, folder / f"trials{n}")[0] for n in counts]
+    images = (4000, 16000, 50000)
+    by_images = []
+    for count in images:
+        data = load(DataConfig(source=args.data, train_images=count))
+        by_images.append(ours(trivial_study(args, folder, 2), data, None, folder / f"images{count}")[0])
+    for name, xs, ys in (("trials", counts, by_trials), ("images", images, by_images)):
+        exponent = float(np.polyfit(np.log(xs), np.log(ys), 1)[0])
+        print(
+            f"{name}: "
+            + ", ".join(f"{x}: {y:.1f} s" for x, y in zip(xs, ys, strict=True))
+            + f"; exponent {exponent:.2f}"
+        )
+    return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = {"epoch": epoch, "search": whole_search, "overhead": overhead, "memory": memory, "growth": growth}
+    parser.add_argument("part", choices=parts)
+    parser.add_argument("--data", default="../shared/data/cifar10")
+    parser.add_argument("--images", type=int, default=4096)
+    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="loader workers of the usual way")
+    args = parser.parse_args()
+    args.data = str(Path(args.data).absolute())
+    torch.set_num_threads(usable_cpus())
+    with tempfile.TemporaryDirectory() as folder:
+        met = parts[args.part](args, Path(folder))
+    if not met:
+        sys.exit("a target is missed")
+
+
+if __name__ == "__main__":
+    main()

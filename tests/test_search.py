@@ -1,0 +1,109 @@
+"""The searcher: what it suggests first, that it suggests nothing twice, and what Optuna is told."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from analysis_data import trial
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from cifar_tune.config import PRESETS, StudyConfig
+from cifar_tune.records import TrialRecord
+from cifar_tune.tuning.searcher import first_points, importance, make_searcher, open_journal
+
+STUDY = dataclasses.replace(PRESETS["quick"], schedules=("cosine", "linear"), num_samples=50)
+SMALL = dataclasses.replace(STUDY, lr_range=(0.05, 0.05))
+"""A space of two points: one learning rate, two schedules."""
+
+
+def searcher(
+    journal: Path, study: StudyConfig = STUDY, finished: tuple[TrialRecord, ...] = (), **more: Any
+) -> Searcher:
+    first = first_points(study, "plain", finished, more.get("earlier"))
+    return make_searcher(study, "plain", finished, first, 100, journal, "search").searcher
+
+
+def finished(**changes: Any) -> TrialRecord:
+    return trial(**{"epochs": 5, "epochs_run": 5, "lr": 0.05, "model": "resnet_tiny", **changes})
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    return tmp_path / "optuna.journal"
+
+
+def told(journal: Path) -> list[optuna.trial.FrozenTrial]:
+    """What `optuna-dashboard` would show."""
+    return optuna.load_study(study_name="search", storage=open_journal(journal)).trials
+
+
+def test_the_first_point_is_the_authors(journal: Path) -> None:
+    assert searcher(journal).suggest("a") == {"lr": 0.01, "schedule": "cosine"}
+
+
+def test_the_best_of_an_earlier_run_comes_second(journal: Path) -> None:
+    search = searcher(journal, earlier={"lr": 0.033, "schedule": "linear"})
+    search.suggest("a")
+    assert search.suggest("b") == {"lr": 0.033, "schedule": "linear"}
+
+
+def test_an_earlier_point_outside_of_the_space_is_moved_into_it() -> None:
+    points = first_points(STUDY, "plain", (), {"lr": 5.0, "schedule": "step"})
+    assert points[1] == {"lr": 0.1, "schedule": "cosine"}
+
+
+def test_a_first_point_that_is_finished_is_not_tried_again() -> None:
+    assert first_points(STUDY, "plain", [finished(lr=0.01)], None) == []
+
+
+def test_nothing_is_suggested_twice_and_an_exhausted_space_ends_the_search(journal: Path) -> None:
+    search = searcher(journal, SMALL)
+    given = [search.suggest(name) for name in "abc"]
+    assert sorted(point["schedule"] for point in given[:2]) == ["cosine", "linear"]
+    assert given[2] == Searcher.FINISHED
+
+
+def test_what_is_finished_is_not_suggested_again(journal: Path) -> None:
+    search = searcher(journal, SMALL, (finished(schedule="cosine"),))
+    assert search.suggest("a")["schedule"] == "linear"
+
+
+@pytest.mark.parametrize(
+    ("result", "state"),
+    [
+        ({"epoch": 5, "epochs": 5, "best_val_accuracy": 0.9}, TrialState.COMPLETE),
+        ({"epoch": 2, "epochs": 5, "best_val_accuracy": 0.3}, TrialState.PRUNED),
+        ({"epoch": 2, "epochs": 5, "best_val_accuracy": 0.3, "failure": "loss is nan"}, TrialState.FAIL),
+        (None, TrialState.FAIL),
+    ],
+)
+def test_optuna_is_told_how_a_trial_ended(journal: Path, result: dict[str, Any] | None, state: TrialState) -> None:
+    search = searcher(journal)
+    search.suggest("a")
+    search.on_trial_complete("a", result)
+    assert told(journal)[0].state is state
+
+
+def test_a_resumed_search_knows_the_finished_and_forgets_those_at_work(journal: Path) -> None:
+    searcher(journal).suggest("a")
+    searcher(journal, finished=(finished(), finished(lr=0.02, status="pruned", epochs_run=2)))
+    assert [t.state for t in told(journal)][:2] == [TrialState.COMPLETE, TrialState.PRUNED]
+    assert not any(t.state is TrialState.RUNNING for t in told(journal))
+
+
+def test_importance_finds_the_parameter_that_matters() -> None:
+    trials = [
+        finished(lr=0.01 + 0.01 * i, schedule=("cosine", "linear")[i % 2], val_accuracy=0.5 + 0.05 * i)
+        for i in range(8)
+    ]
+    found = importance(trials, STUDY, "plain")
+    assert found["lr"] > 0.7 > found["schedule"]
+    assert sum(found.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("trials", [[finished()] * 3, [finished(lr=0.01 * n) for n in range(1, 6)]])
+def test_importance_of_nothing_is_empty(trials: list[TrialRecord]) -> None:
+    assert importance(trials, STUDY, "plain") == {}
