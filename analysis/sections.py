@@ -248,7 +248,7 @@ def distillation(run: Run, gains: list[DistillationGain]) -> str:
             f"(control, alpha = 0): {gain.difference}, {clear}."
         )
         if gain.seeds is None:
-            lines.append(f"{gain.model}: one seed of an arm says nothing of what another would give.")
+            lines.append(f"{gain.model}: its seeds give no interval (too few of an arm, or all reach the same).")
             continue
         low, high = gain.seeds.low, gain.seeds.high
         clear = "clear of zero" if low > 0 or high < 0 else "not clear of zero"
@@ -266,7 +266,7 @@ def _auto_text(run: Run, model: str) -> str:
     mine = [row for row in rows(run.trials) if row["model"] == model]
     reached = [r["val_accuracy"] for r in mine if r["stage"] == PLAIN_ARM and r["val_accuracy"] is not None]
     ran = "ran" if any(r["stage"] == DISTILL_ARM for r in mine) else "did not run"
-    plain = f"plain validates at {percent(max(reached))}" if reached else "no plain trial finished"
+    plain = f"plain validates in its search at {percent(max(reached))}" if reached else "no plain trial finished"
     return f"{model}: {plain}; distillation {ran}."
 
 

@@ -65,7 +65,7 @@ class DistillationGain:
     difference: PairedDifference
     """Of the measured weights, in pairs over the test images: what another seed would give is not in it."""
     seeds: SeedGain | None
-    """Of the recipes over their seeds; None with fewer than two of each."""
+    """Of the recipes over their seeds; None where these give no interval."""
 
 
 def comparison_table(
@@ -170,21 +170,23 @@ def _of_recipe(trials: pd.DataFrame, row: Row) -> list[float]:
     if trials.empty:
         return []
     recipe = row["trial_id"].rsplit("-seed", 1)[0]
-    same = trials["trial_id"].str.rsplit("-seed", n=1).str[0] == recipe
+    same = (trials["trial_id"].str.rsplit("-seed", n=1).str[0] == recipe) & (trials["status"] == "ok")
     return [float(a) for a in trials.loc[same, "test_accuracy"].dropna()]
 
 
 def _seed_gain(distill: list[float], plain: list[float]) -> SeedGain | None:
-    """Difference of the means with Welch's 95 % interval; None with fewer than two seeds of each."""
+    """Difference of the means with Welch's 95 % interval.
+
+    None with fewer than two seeds of each, or where all of each reach the same: nothing then tells how they vary.
+    """
     if min(len(distill), len(plain)) < 2:
         return None
-    points = 100 * float(np.mean(distill) - np.mean(plain))
     squares = [float(np.var(values, ddof=1)) / len(values) for values in (distill, plain)]
-    half = 0.0
-    if sum(squares) > 0:
-        weighted = sum(s**2 / (len(v) - 1) for s, v in zip(squares, (distill, plain), strict=True))
-        freedom = sum(squares) ** 2 / weighted
-        half = 100 * math.sqrt(sum(squares)) * float(scipy.special.stdtrit(freedom, 0.975))
+    if sum(squares) == 0:
+        return None
+    weighted = sum(s**2 / (len(v) - 1) for s, v in zip(squares, (distill, plain), strict=True))
+    half = 100 * math.sqrt(sum(squares)) * float(scipy.special.stdtrit(sum(squares) ** 2 / weighted, 0.975))
+    points = 100 * float(np.mean(distill) - np.mean(plain))
     return SeedGain(points=points, low=points - half, high=points + half, seeds=(len(distill), len(plain)))
 
 

@@ -6,6 +6,7 @@ contiguous, a worker process for each Tune trial, the loss of each step read bac
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def train_usual(config: dict[str, Any], data: ImageData, teacher: tuple[str, str
     frozen = load_model(teacher[0], len(data.classes), Path(teacher[1]))
     optimizer = torch.optim.SGD(model.parameters(), lr=point["lr"], momentum=0.9, nesterov=True, weight_decay=5e-4)
     steps, factor, step = settings["epochs"] * len(train), schedule(point["schedule"]), 0
-    best = 0.0
+    best, timeline = 0.0, []
     for epoch in range(settings["epochs"]):
         model.train()
         total = 0.0
@@ -72,7 +73,8 @@ def train_usual(config: dict[str, Any], data: ImageData, teacher: tuple[str, str
             total += loss.item()
             step += 1
         best = max(best, accuracy(model, validation))
-        tune.report({"best_val_accuracy": best, "epoch": epoch + 1, "train_loss": total / len(train)})
+        timeline.append((time.time(), best))
+        tune.report({"best_val_accuracy": best, "epoch": epoch + 1, "loss": total / len(train), "timeline": timeline})
 
 
 @torch.no_grad()

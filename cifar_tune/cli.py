@@ -13,7 +13,7 @@ import tyro
 
 C = TypeVar("C")
 
-USAGE_ERROR = 2
+USAGE_ERROR, INTERRUPTED = 2, 130
 
 
 def fail(message: str) -> NoReturn:
@@ -66,6 +66,10 @@ class StudyFailedError(RuntimeError):
     """The run cannot go on; the message is one line that says why."""
 
 
+class InterruptedRunError(RuntimeError):
+    """The user stopped the run; the message is one line that says how to go on."""
+
+
 @contextlib.contextmanager
 def user_input() -> Iterator[None]:
     """A ValueError in here is the user's to mend; one anywhere else is a fault of ours and keeps its traceback."""
@@ -84,5 +88,10 @@ def run_command(command: Callable[[], object]) -> None:
     except StudyFailedError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from error
+    except InterruptedRunError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from error
+    except KeyboardInterrupt as error:  # before a run has begun
+        raise SystemExit(INTERRUPTED) from error
     if result is not None:
         print(result)

@@ -309,7 +309,9 @@ class StudyConfig:
     grace_epochs: int = 2
     """Epochs before a trial may be stopped early."""
     concurrent_trials: int = 0
-    """Trials that train at the same time; 0: one a core on CPU, four a GPU, at most 16."""
+    """Trials that train at the same time; 0: one a core on CPU, at most 16; on a GPU as gpus_per_trial says."""
+    gpus_per_trial: float = 0.25
+    """Share of a GPU that a training trial holds; fewer trials than fill the GPUs hold more."""
     latency_warmup: int = 50
     """Calls before the first latency sample."""
     latency_iterations: int = 500
@@ -348,6 +350,7 @@ class StudyConfig:
         for name in ("num_samples", "teacher_samples", "grace_epochs", "final_top", "final_seeds"):
             check(getattr(self, name) >= 1, name.replace("_", " "), getattr(self, name), "1 or more")
         check(self.concurrent_trials >= 0, "concurrent trials", self.concurrent_trials, "0 (auto) or more")
+        check(0 < self.gpus_per_trial <= 1, "gpus per trial", self.gpus_per_trial, "above 0, at most 1")
         check(len(self.students) >= 1, "students", self.students, "one or more models")
         check(len(set(self.students)) == len(self.students), "students", self.students, "each model once")
         budget = self.latency_budget_ms

@@ -59,9 +59,10 @@ class Ledger:
         files = sorted(self._folder(record_type).glob("*.parquet"))
         return pa.concat_tables([schema(record_type).empty_table(), *(pq.read_table(f) for f in files)])
 
-    def trials(self, stage: str, model: str) -> list[TrialRecord]:
-        """The finished trials of one search."""
-        return [r for r in self.read(TrialRecord) if r.stage == stage and r.model == model]
+    def trials(self, stage: str, model: str, teacher_sha256: str | None) -> list[TrialRecord]:
+        """The finished trials of one search; those of another teacher are of another search."""
+        wanted = (stage, model, teacher_sha256)
+        return [r for r in self.read(TrialRecord) if (r.stage, r.model, r.teacher_sha256) == wanted]
 
     def latency_keys(self) -> set[str]:
         """What need not be measured again, as `latency_key` names it; what failed or was refused is tried again."""

@@ -91,19 +91,22 @@ def measured(
 ) -> LatencyRecord:
     """The row with its measurements, accuracy aside; each repeat in a fresh process, or all in one.
 
-    R12: with `fallback`, the reason why torch.compile cannot be used, or where its timing does not settle, TorchScript
-    is measured in its place, and the row says so.
+    R12: with `fallback`, the reason why torch.compile cannot be used, or where its timing does not settle, its
+    stand-ins are tried in turn, and the row says which was measured.
 
     Args:
         data: need hold but the first test images.
     """
     if fallback is not None:
-        instead = dataclasses.replace(variant, runtime="torchscript", compile="none")
-        try:
-            row = measured(skeleton, subject, instead, settings, data)
-        except Exception as error:  # whatever it was, the row must say both reasons
-            raise RuntimeError(f"{fallback}, and TorchScript failed ({failure(error)})") from error
-        return dataclasses.replace(row, status="fallback", error=f"{fallback}; TorchScript was measured instead")
+        reasons = fallback
+        for name, instead in stand_ins(variant).items():
+            try:
+                row = measured(skeleton, subject, instead, settings, data)
+            except Exception as error:  # noqa: BLE001 - whatever it was, the row must say every reason
+                reasons += f"; {name} failed ({failure(error)})"
+                continue
+            return dataclasses.replace(row, status="fallback", error=f"{reasons}; {name} was measured instead")
+        raise RuntimeError(reasons)
     protocol = settings.latency
     counts = [1] * protocol.repeats if protocol.fresh_processes else [protocol.repeats]
     parts = [in_fresh_process(measure_here, subject, variant, settings, data, count) for count in counts]
@@ -112,6 +115,13 @@ def measured(
     if variant.compile != "none" and restless:
         return measured(skeleton, subject, variant, settings, data, "the timing of torch.compile does not settle")
     return summary(skeleton, parts, settings)
+
+
+def stand_ins(variant: Variant) -> dict[str, Variant]:
+    """R12: what is measured, in this order, where torch.compile cannot be used: FP16 alone, then TorchScript."""
+    alone = dataclasses.replace(variant, compile="none")
+    script = {"TorchScript": dataclasses.replace(alone, runtime="torchscript")}
+    return script if variant.precision == "fp32" else {f"{variant.precision} alone": alone, **script}
 
 
 def summary(skeleton: LatencyRecord, parts: Sequence[Measured], settings: GridSettings) -> LatencyRecord:

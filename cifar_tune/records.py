@@ -81,6 +81,8 @@ class TrialRecord:
     checkpoint: str | None = None
     """Path of the weights relative to the run folder."""
     checkpoint_sha256: str | None = None
+    teacher_sha256: str | None = None
+    """Of the teacher's weights; None where no teacher was asked."""
     environment: Environment
 
 

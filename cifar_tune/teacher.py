@@ -13,9 +13,8 @@ import dataclasses
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -105,21 +104,20 @@ class CachedTeacher:
     def _logits(self, epoch: int, views: Views, start: int, stop: int, *, wait: bool) -> np.ndarray | None:
         """One chunk, read or computed; None where another trial is computing it and we do not wait."""
         path = self.folder / f"epoch{epoch:04d}-image{start:06d}.logits"
-        if (kept := read_logits(path, stop - start)) is not None:
+        shape = (stop - start, len(self.data.classes))
+        if (kept := read_logits(path, shape)) is not None:
             return kept
-        if self.trouble is None:
-            try:
-                with self._locked(path.with_suffix(".lock"), wait=wait) as mine:
-                    if not mine:
-                        return None
-                    if (kept := read_logits(path, stop - start)) is not None:
-                        return kept
-                    logits = self._answer(views, start, stop)
-                    self._keep(path, logits)
-                    return logits
-            except OSError as error:  # of the lock file: nothing is computed yet
-                self._note(error)
-        return self._answer(views, start, stop)
+        lock = self._lock_file(path)
+        if lock is None:
+            return self._answer(views, start, stop)
+        with lock:  # closing it frees the lock
+            if not _taken(lock, wait=wait):
+                return None
+            if (kept := read_logits(path, shape)) is not None:
+                return kept
+            logits = self._answer(views, start, stop)
+            self._keep(path, logits)
+            return logits
 
     def _answer(self, views: Views, start: int, stop: int) -> np.ndarray:
         self._teacher = self._teacher or OnlineTeacher(self.ref, self.data, self.view_config, self.device)
@@ -131,31 +129,39 @@ class CachedTeacher:
         except OSError as error:
             self._note(error)
 
+    def _lock_file(self, path: Path) -> TextIO | None:
+        """Opened; None where the folder cannot be written, now or before."""
+        if self.trouble is None:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                return path.with_suffix(".lock").open("w")
+            except OSError as error:
+                self._note(error)
+        return None
+
     def _note(self, error: OSError) -> None:
         self.trouble = f"teacher logits cannot be kept in {self.folder.parent} ({error.strerror}): trials ask it"
 
-    @contextmanager
-    def _locked(self, path: Path, *, wait: bool) -> Iterator[bool]:
-        """Hold the lock file exclusively; yields False at once when it is held elsewhere and `wait` is off."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
+
+def _taken(lock: TextIO, *, wait: bool) -> bool:
+    """Lock a file exclusively; False at once when it is locked elsewhere and `wait` is off."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
 
 
-def read_logits(path: Path, images: int) -> np.ndarray | None:
+def read_logits(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     """A chunk's float16 logits (images, classes); None where its file is missing, or is not what was written."""
     try:
         content = path.read_bytes()
     except OSError:
         return None
-    values = np.frombuffer(content[DIGEST_BYTES:], np.float16) if len(content) % 2 == 0 else np.empty(0, np.float16)
-    whole = len(values) > 0 and len(values) % images == 0 and content[:DIGEST_BYTES] == _digest(values)
-    return values.reshape(images, -1) if whole else None
+    if len(content) != DIGEST_BYTES + 2 * shape[0] * shape[1]:
+        return None
+    logits = np.frombuffer(content, np.float16, offset=DIGEST_BYTES).reshape(shape)
+    return logits if content[:DIGEST_BYTES] == _digest(logits) else None
 
 
 def _digest(logits: np.ndarray) -> bytes:

@@ -82,7 +82,7 @@ def run(config: StudyConfig) -> Path:
         finalists = find_finalists(work, prepared, within_budget(work))
         write_importance(work)
         subjects = finalists.subjects
-        measure_grid(work, subjects, also_read=[as_subject(work, t) for t in finalists.trials])
+        measure_grid(work, subjects, also_read=[as_subject(work, t) for t in best_trials(finalists.trials)])
         read_test_set(work, finalists.trials)
         write_tables(work, finalists.ids)
         result = write_report(work.run)
@@ -162,8 +162,9 @@ def search_student(
     task = train_task(work, arm, slots, template, teacher)
     warm = next((dataclasses.asdict(t) for t in earlier if (t.arm, t.model) == (arm, student)), None)
     trials = search(task, study.num_samples, slots, work.run, dataset, work.ledger, work.view, warm)
-    whole = [t for t in trials if t.status == "ok"]
-    return best_trials(whole or trials)[: study.final_top]
+    # as many recipes for each arm: where few trials ran to their end, the best of those that were stopped follow
+    whole, stopped = ([t for t in trials if t.status == status] for status in ("ok", "pruned"))
+    return [*best_trials(whole), *best_trials(stopped)][: study.final_top]
 
 
 def write_importance(work: Job) -> None:
@@ -224,18 +225,10 @@ def distillation_due(study: StudyConfig, plain: Sequence[TrialRecord]) -> bool:
 def read_test_set(work: Job, finals: Sequence[TrialRecord]) -> None:
     """Complete the rows of stage `final` by the FP32 eager accuracy on the test set, which the grid has read."""
     evaluations = {r.trial_id: r for r in work.ledger.read(EvaluationRecord) if r.variant == REFERENCE.name}
-    for trial in finals:
-        evaluation = evaluations.get(trial.trial_id)
-        if evaluation is None:
-            continue  # it failed, and has no weights
-        work.ledger.put_trial(
-            dataclasses.replace(
-                _final(trial),
-                status="ok" if evaluation.status == "ok" else "failed",
-                error=evaluation.error,
-                test_accuracy=evaluation.test_accuracy,
-            )
-        )
+    for trial in best_trials(finals):
+        read = evaluations[trial.trial_id]
+        note = trial.note if read.error is None else f"the test set could not be read: {read.error}"
+        work.ledger.put_trial(dataclasses.replace(_final(trial), test_accuracy=read.test_accuracy, note=note))
 
 
 def _final(trial: TrialRecord) -> TrialRecord:

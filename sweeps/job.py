@@ -12,6 +12,7 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -55,6 +56,7 @@ CHANGEABLE_ON_RESUME = (
     "dashboard",
     "storage",
     "concurrent_trials",
+    "gpus_per_trial",
     "preset",
 )
 
@@ -213,7 +215,7 @@ def job(prepared: Prepared) -> Iterator[Job]:
         if info.dashboard:
             view.say(f"Ray dashboard: {info.dashboard}   log in with the token that `ray get-auth-token` prints")
         data = ray.put(prepared.data)
-        yield Job(
+        work = Job(
             study=study,
             device=prepared.device,
             run=run,
@@ -227,6 +229,11 @@ def job(prepared: Prepared) -> Iterator[Job]:
             ledger=Ledger(run),
             view=view,
         )
+        try:
+            yield work
+        except KeyboardInterrupt as error:
+            how = f"--storage {shlex.quote(str(run.parent))} --name {run.name} --resume"
+            raise cli.InterruptedRunError(f"Stopped; the same command with {how} goes on") from error
 
 
 def _write_study(run: Path, study: StudyConfig, device: str, about_data: dict[str, object]) -> None:
@@ -258,10 +265,14 @@ def write_tables(work: Job, finalists: Collection[str]) -> None:
     """
     for name, record_type in TABLES.items():
         rows = work.ledger.table(record_type).to_pylist()
-        kept = [row for row in rows if row.get("stage") not in FINAL_STAGES or row["trial_id"] in finalists]
+        kept = [row for row in rows if not _is_of_finalist(row) or row["trial_id"] in finalists]
         table = pa.Table.from_pylist(kept, schema=schema(record_type))
         path = work.run / name
         replace_file(path, lambda temporary, table=table: pq.write_table(table, temporary, compression="zstd"))
+
+
+def _is_of_finalist(row: dict[str, Any]) -> bool:
+    return row.get("stage") in FINAL_STAGES or row["trial_id"].startswith("final-")
 
 
 def best_trials(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -276,12 +287,13 @@ def chosen_finalists(finals: Sequence[TrialRecord]) -> list[TrialRecord]:
     for trial in best_trials(finals):
         recipe = trial.trial_id.rsplit("-seed", 1)[0]
         arms.setdefault((trial.model, trial.arm), {}).setdefault(recipe, []).append(trial)
-    best = [max(recipes.values(), key=_mean_accuracy) for recipes in arms.values()]
+    best = [max(recipes.values(), key=_standing) for recipes in arms.values()]
     return [seeds[0] for seeds in best]
 
 
-def _mean_accuracy(trials: Sequence[TrialRecord]) -> float:
-    return float(np.mean([t.val_accuracy or 0.0 for t in trials]))
+def _standing(seeds: Sequence[TrialRecord]) -> tuple[int, float]:
+    """A recipe with seeds that failed comes last: the others may have been lucky."""
+    return len(seeds), float(np.mean([t.val_accuracy or 0.0 for t in seeds]))
 
 
 def teacher_ref(run: Path, trial: TrialRecord) -> TeacherRef:

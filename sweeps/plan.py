@@ -58,7 +58,7 @@ def plan(prepared: Prepared) -> list[PlannedStage]:
         for arm in arms:
             condition = ", if plain misses the accuracy" if (study.distill, arm) == ("auto", DISTILL_ARM) else ""
             training(f"{arm} {student}{condition}", rates[student], study.epochs, study.num_samples, searched)
-    finals = len(study.students) * len(arms) * study.final_top * study.final_seeds
+    finals = len(study.students) * len(arms) * min(study.final_top, study.num_samples) * study.final_seeds
     rate = len(rates) / sum(1 / rate for rate in rates.values())
     training("finalists", rate, study.finalist_epochs, finals, images)
     variants = study_variants(study, prepared.device)

@@ -118,8 +118,9 @@ def _of_run(config: GridConfig) -> Work:
     content = json.loads((source / "study.json").read_text())
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in content["config"].items()}
     own = {name: getattr(config, name) for name in ("name", "storage", "dashboard", "verbose", "device", "strict")}
+    unused = {"resume": False, "address": None, "warm_start": None, "search_images": None}
     runtimes = settings.get("runtimes") if config.runtimes is None else config.runtimes
-    prepared = prepare(StudyConfig(**{**settings, **own, "runtimes": runtimes, "resume": False, "address": None}))
+    prepared = prepare(StudyConfig(**{**settings, **own, **unused, "runtimes": runtimes}))
     same = prepared.data.fingerprint == content["data"]["fingerprint"]
     check(same, "run", config.run, f"a run whose data are still there: {prepared.study.data} has changed")
     trials = source / "trials.parquet"

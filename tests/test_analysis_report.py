@@ -104,7 +104,7 @@ def test_a_run_whose_rows_all_failed_is_reported_without_picture(tmp_path: Path)
 def test_rule_auto_says_what_it_decided_on(tmp_path: Path) -> None:
     report = write_report(data.write_run(tmp_path / "r", [data.latency()], distill="auto"))
     text = report.path.read_text(encoding="utf-8")
-    assert "plain validates at 90.00 %; distillation did not run" in text
+    assert "plain validates in its search at 90.00 %; distillation did not run" in text
 
 
 def test_disturbed_unstable_and_unlike_rows_are_warned_of(tmp_path: Path) -> None:

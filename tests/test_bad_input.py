@@ -86,6 +86,7 @@ QUICK = ("--preset", "quick")
         ((*QUICK, "--resume", "--name", "none"), "with --resume, a run in"),
         ((*QUICK, "--teacher-checkpoint", "none.safetensors"), "allowed is an existing safetensors file"),
         ((*QUICK, "--storage", "s3://bucket/runs"), "storage is 's3://bucket/runs'"),
+        ((*QUICK, "--gpus-per-trial", "2"), "gpus per trial is 2.0; allowed is above 0, at most 1"),
         ((*QUICK, "--final-seeds", "0"), "final seeds is 0; allowed is 1 or more"),
         ((*QUICK, "--final-epochs", "0"), "final epochs is 0; allowed is 1 or more"),
         ((*QUICK, "--search-images", "5000"), "search images is 5000; allowed is 10 to 1294"),

@@ -14,7 +14,7 @@ from small_data import small_data
 from cifar_tune import measurement
 from cifar_tune.config import LatencyConfig, Variant
 from cifar_tune.device import DeviceTakenError
-from cifar_tune.measurement import latency_skeleton, measure_here, measured
+from cifar_tune.measurement import latency_skeleton, measure_here, measured, stand_ins
 from cifar_tune.models import build_model, save_weights
 from cifar_tune.preparation import evaluation, exported
 from cifar_tune.records import LatencyRecord
@@ -102,6 +102,18 @@ def test_failed_compile_falls_back_to_torchscript_and_says_so(subject: Subject, 
     assert (fallen.status, fallen.compile) == ("fallback", "default")
     assert fallen.error == "torch.compile failed (why); TorchScript was measured instead"
     assert fallen.p50_ms is not None
+
+
+def test_failed_compile_of_fp16_falls_back_to_fp16_alone(subject: Subject, tmp_path: Path) -> None:
+    fallen = row(
+        subject, Variant(precision="fp16", compile="default"), settings(tmp_path), "torch.compile failed (why)"
+    )
+    assert (fallen.status, fallen.error) == ("fallback", "torch.compile failed (why); fp16 alone was measured instead")
+
+
+def test_r12_the_order_of_stand_ins() -> None:
+    assert list(stand_ins(Variant(precision="fp16", compile="default"))) == ["fp16 alone", "TorchScript"]
+    assert list(stand_ins(Variant(compile="default"))) == ["TorchScript"]
 
 
 def test_exported_artifact_reads_the_test_set_as_eager_does(subject: Subject, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def searcher(
     journal: Path, study: StudyConfig = STUDY, finished: tuple[TrialRecord, ...] = (), **more: Any
 ) -> Searcher:
     first = first_points(study, "plain", finished, more.get("earlier"))
-    return make_searcher(study, "plain", finished, first, 100, journal, "search").searcher
+    return make_searcher(study, "plain", finished, first, journal, "search")
 
 
 def finished(**changes: Any) -> TrialRecord:
@@ -64,6 +64,7 @@ def test_nothing_is_suggested_twice_and_an_exhausted_space_ends_the_search(journ
     given = [search.suggest(name) for name in "abc"]
     assert sorted(point["schedule"] for point in given[:2]) == ["cosine", "linear"]
     assert given[2] == Searcher.FINISHED
+    assert search.exhausted
 
 
 def test_what_is_finished_is_not_suggested_again(journal: Path) -> None:
@@ -85,6 +86,13 @@ def test_optuna_is_told_how_a_trial_ended(journal: Path, result: dict[str, Any] 
     search.suggest("a")
     search.on_trial_complete("a", result)
     assert told(journal)[0].state is state
+
+
+def test_optuna_hears_the_accuracy_at_which_a_trial_was_stopped(journal: Path) -> None:
+    search = searcher(journal)
+    search.suggest("a")
+    search.on_trial_complete("a", {"epoch": 2, "epochs": 5, "best_val_accuracy": 0.3})
+    assert told(journal)[0].intermediate_values == {2: 0.3}
 
 
 def test_a_resumed_search_knows_the_finished_and_forgets_those_at_work(journal: Path) -> None:

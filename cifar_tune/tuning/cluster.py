@@ -21,6 +21,8 @@ TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # our own progress view speaks; Tune's is for --verbose
     "RAY_AIR_NEW_OUTPUT": "0",
+    # else Ctrl-C ends one stage, and the run goes on with the next as if that were whole
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # warn of nothing that the user can act on
     "RAY_DEDUP_LOGS": "1",
 }

@@ -13,7 +13,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FixedTrial, TrialState, create_trial
 from ray.tune.schedulers import ASHAScheduler
-from ray.tune.search import ConcurrencyLimiter, Searcher
+from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from cifar_tune.config import Arm, StudyConfig
@@ -34,6 +34,9 @@ class StudySearch(OptunaSearch):
     space is small. Where nothing new is found, the search is finished.
     """
 
+    exhausted = False
+    """Whether the space holds nothing new."""
+
     # a searcher may also answer FINISHED; OptunaSearch's own annotation forgets it
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """A point that no trial of the study has had."""
@@ -47,6 +50,7 @@ class StudySearch(OptunaSearch):
             self._ot_trials.pop(trial_id)
             asked.set_user_attr("not run", "an earlier trial has the same parameters")
             self._ot_study.tell(asked, state=TrialState.FAIL)
+        self.exhausted = True
         return Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -56,6 +60,9 @@ class StudySearch(OptunaSearch):
             super().on_trial_complete(trial_id, result, error)
             return
         assert self._ot_study is not None
+        if state is TrialState.PRUNED and result:
+            # Tune does not pass on the result on which a trial was stopped, and TPE ranks the pruned by it
+            self._ot_trials[trial_id].report(result[METRIC], result["epoch"])
         self._ot_study.tell(self._ot_trials[trial_id], state=state)
         self._completed_trials.add(trial_id)
 
@@ -71,10 +78,9 @@ def make_searcher(
     arm: Arm,
     finished: Sequence[TrialRecord],
     first: Sequence[dict[str, Any]],
-    concurrency: int,
     journal: Path,
     name: str,
-) -> ConcurrencyLimiter:
+) -> StudySearch:
     """TPE over the arm's space.
 
     Args:
@@ -102,7 +108,7 @@ def make_searcher(
         searcher._ot_study.add_trial(as_optuna_trial(record, study, arm))  # noqa: SLF001 - no public way to add one
     for point in first:
         searcher._ot_study.enqueue_trial(point)  # noqa: SLF001
-    return ConcurrencyLimiter(searcher, max_concurrent=concurrency)
+    return searcher
 
 
 def open_journal(path: Path) -> JournalStorage:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.search import ConcurrencyLimiter
 
+from cifar_tune.cli import StudyFailedError
 from cifar_tune.config import StudyConfig
 from cifar_tune.device import environment
 from cifar_tune.ledger import Ledger
@@ -21,6 +24,8 @@ from cifar_tune.tuning.progress import StageView, StudyView, TrialEnd, TrialWatc
 from cifar_tune.tuning.searcher import first_points, make_scheduler, make_searcher
 from cifar_tune.tuning.trainables import BEST, LAST, TRAINABLES, MeasureTask, Training, TrainTask
 
+RETRIES = 2
+"""How often a training whose worker dies goes on from its last epoch."""
 JOURNAL = "optuna.journal"
 """Optuna's studies of a run: `optuna-dashboard <run>/optuna.journal`."""
 
@@ -41,9 +46,10 @@ class Slots:
 
 def training_slots(study: StudyConfig, info: ClusterInfo, device: str, trials: int) -> Slots:
     """Share the machine among trials: every core works, also when there are fewer trials than cores."""
-    wanted = study.concurrent_trials or (4 * info.gpus if device == "cuda" else min(info.cpus, 16))
+    room = int(info.gpus / study.gpus_per_trial) if device == "cuda" else min(info.cpus, 16)
+    wanted = study.concurrent_trials or room
     concurrent = max(1, min(wanted, trials, info.cpus))
-    gpus = min(1.0, info.gpus / concurrent) if device == "cuda" else 0.0
+    gpus = 1 / math.ceil(concurrent / info.gpus) if device == "cuda" else 0.0
     return Slots(concurrent=concurrent, cpus=max(1, info.cpus // concurrent), gpus=gpus)
 
 
@@ -64,13 +70,15 @@ def search(
     """
     assert task.template is not None, "a search has a template"
     study, arm, model = task.study, task.template.arm, task.template.model
-    finished = ledger.trials(arm, model)
+    teacher = task.teacher_sha256(task.template)
+    finished = ledger.trials(arm, model, teacher)
     missing = num_samples - len(finished)
     if missing <= 0:
         return finished
     stage_view = view.stage(f"{arm} {model}", missing * task.template.epochs, "epochs")
     first = first_points(study, arm, finished, earlier)
     name = f"{run.name} {arm} {model}"
+    searcher = make_searcher(study, arm, finished, first, run / JOURNAL, name)
     fit(
         tune.with_parameters(TRAINABLES[task.stage], task=task),
         run,
@@ -78,18 +86,21 @@ def search(
         bundle=slots.bundle,
         tune_config=tune.TuneConfig(
             num_samples=missing,
-            search_alg=make_searcher(study, arm, finished, first, slots.concurrent, run / JOURNAL, name),
+            search_alg=ConcurrencyLimiter(searcher, max_concurrent=slots.concurrent),
             # the scheduler takes metric and mode from here, the searcher needs its own copy
             scheduler=make_scheduler(study, arm),
             reuse_actors=True,
         ),
         watch=TrialKeeper(task, run, dataset, ledger, stage_view).watch(),
         verbose=study.verbose,
+        retries=RETRIES,
     )
     stage_view.end()
-    trials = ledger.trials(arm, model)
-    if len(trials) < num_samples:
+    trials = ledger.trials(arm, model, teacher)
+    if searcher.exhausted:
         view.say(f"{arm} {model}: the space holds no more than {len(trials)} different trials")
+    elif len(trials) < num_samples:
+        raise StudyFailedError(f"{arm} {model} ended with {len(trials)} of {num_samples} trials; --resume goes on")
     return trials
 
 
@@ -104,7 +115,7 @@ def retrain(
 ) -> list[TrialRecord]:
     """Train finalists, less what the ledger holds; returns them in the order of `trainings`."""
     done = {r.trial_id for r in ledger.read(TrialRecord)}
-    missing = [t for t in trainings if final_id(t) not in done]
+    missing = [t for t in trainings if final_id(task, t) not in done]
     if missing:
         stage_view = view.stage("finalists", sum(t.epochs for t in missing), "epochs")
         fit(
@@ -116,15 +127,21 @@ def retrain(
             param_space={"cell": tune.grid_search([dataclasses.asdict(t) for t in missing])},
             watch=TrialKeeper(task, run, dataset, ledger, stage_view).watch(),
             verbose=task.study.verbose,
+            retries=RETRIES,
         )
         stage_view.end()
     trials = {r.trial_id: r for r in ledger.read(TrialRecord)}
-    return [trials[final_id(t)] for t in trainings]
+    return [trials[final_id(task, t)] for t in trainings]
 
 
-def final_id(training: Training) -> str:
-    """The trial id of a finalist: a resumed run finds it again."""
-    recipe = json.dumps([training.sample, training.epochs], sort_keys=True)
+def search_id(training: Training, tune_id: str) -> str:
+    """The trial id of a search's trial."""
+    return f"{training.arm}-{training.model}-{tune_id}"
+
+
+def final_id(task: TrainTask, training: Training) -> str:
+    """The trial id of a finalist: a resumed run finds it again, unless its teacher is another."""
+    recipe = json.dumps([training.sample, training.epochs, task.teacher_sha256(training)], sort_keys=True)
     mark = hashlib.sha256(recipe.encode()).hexdigest()[:8]
     return f"final-{training.arm}-{training.model}-{mark}-seed{training.seed}"
 
@@ -134,9 +151,9 @@ class TrialKeeper:
 
     def __init__(self, task: TrainTask, run: Path, dataset: str, ledger: Ledger, view: StageView) -> None:
         self._task, self._run, self._dataset, self._ledger, self._view = task, run, dataset, ledger, view
-        self._epochs: dict[str, list[EpochRecord]] = {}
+        self._epochs: dict[str, dict[int, EpochRecord]] = {}
         template = task.template
-        before = [] if template is None else ledger.trials(template.arm, template.model)
+        before = [] if template is None else ledger.trials(template.arm, template.model, task.teacher_sha256(template))
         self._best = max((t.val_accuracy or 0.0 for t in before), default=0.0)
 
     def watch(self) -> TrialWatch:
@@ -145,21 +162,23 @@ class TrialKeeper:
 
     def _name(self, tune_id: str, config: dict[str, Any]) -> str:
         training = self._task.training(config)
-        return final_id(training) if self._task.stage == "final" else f"{training.arm}-{training.model}-{tune_id}"
+        return final_id(self._task, training) if self._task.stage == "final" else search_id(training, tune_id)
 
     def _report(self, tune_id: str, config: dict[str, Any], metrics: dict[str, Any]) -> None:
         """Note an epoch of a trial."""
         if "row" in metrics:
             record = EpochRecord(trial_id=self._name(tune_id, config), epoch=metrics["epoch"], **metrics["row"])
-            self._epochs.setdefault(tune_id, []).append(record)
+            epochs = self._epochs.setdefault(tune_id, {})
             self._best = max(self._best, record.val_accuracy)
-            self._view.advance(best=f"best val {self._best:.1%}")
+            # a worker that died before its checkpoint was kept reports that epoch again
+            self._view.advance(0 if record.epoch in epochs else 1, best=f"best val {self._best:.1%}")
+            epochs[record.epoch] = record
         if metrics.get("note"):
             self._view.say_once(metrics["note"])
 
     def _end(self, trial: TrialEnd) -> None:
         """Make a trial that has ended durable."""
-        epochs = self._epochs.pop(trial.tune_id, [])
+        epochs = list(self._epochs.pop(trial.tune_id, {}).values())
         self._ledger.put_trial(self._record(trial, epochs), epochs)
 
     def _record(self, trial: TrialEnd, epochs: list[EpochRecord]) -> TrialRecord:
@@ -195,6 +214,7 @@ class TrialKeeper:
             parameters=metrics.get("parameters"),
             checkpoint=str(checkpoint.relative_to(self._run)) if checkpoint else None,
             checkpoint_sha256=sha256_file(checkpoint) if checkpoint else None,
+            teacher_sha256=task.teacher_sha256(task.training(trial.config)),
             environment=environment(task.device),
         )
 
@@ -265,8 +285,13 @@ def fit(
     watch: TrialWatch,
     verbose: bool,
     param_space: dict[str, Any] | None = None,
+    retries: int = 0,
 ) -> None:
-    """Run one Tune experiment in `<run>/ray/<name>` to its end."""
+    """Run one Tune experiment in `<run>/ray/<name>` to its end.
+
+    Args:
+        retries: how often a trial whose worker dies goes on from its last checkpoint.
+    """
     storage = run.absolute() / "ray"
     tune.Tuner(
         tune.with_resources(trainable, tune.PlacementGroupFactory([bundle])),
@@ -276,6 +301,7 @@ def fit(
             name=name,
             storage_path=str(storage),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+            failure_config=tune.FailureConfig(max_failures=retries),
             callbacks=[watch],
             verbose=2 if verbose else 0,
         ),

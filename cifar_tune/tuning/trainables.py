@@ -19,7 +19,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from cifar_tune.config import Arm, StudyConfig, TrainConfig, Variant
+from cifar_tune.config import DISTILL_ARM, Arm, StudyConfig, TrainConfig, Variant
 from cifar_tune.data import ImageData
 from cifar_tune.device import exclusive_device
 from cifar_tune.measurement import BATCH1_IMAGES, latency_skeleton, measured
@@ -66,6 +66,10 @@ class TrainTask:
     teacher_folder: str
     data: ray.ObjectRef
     """ImageData in the object store: one copy a node, read in place by every trial."""
+
+    def teacher_sha256(self, training: Training) -> str | None:
+        """Of the teacher that a training asks; None where it needs none."""
+        return self.teacher.sha256 if self.teacher is not None and training.arm == DISTILL_ARM else None
 
     def training(self, config: dict[str, Any]) -> Training:
         """What a trial's configuration stands for."""
