@@ -298,17 +298,19 @@ def growth(args: argparse.Namespace, folder: Path) -> bool:
     return True
 
 
+PARTS = {
+    "epoch": epoch,
+    "search": whole_search,
+    "sooner": sooner,
+    "overhead": overhead,
+    "memory": memory,
+    "growth": growth,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = {
-        "epoch": epoch,
-        "search": whole_search,
-        "sooner": sooner,
-        "overhead": overhead,
-        "memory": memory,
-        "growth": growth,
-    }
-    parser.add_argument("part", choices=parts)
+    parser.add_argument("part", choices=PARTS)
     parser.add_argument("--data", default="../shared/data/cifar10")
     parser.add_argument("--images", type=int, default=4096)
     parser.add_argument("--trials", type=int, default=8)
