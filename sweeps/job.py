@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import fcntl
 import json
 import os
 import shlex
+import socket
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -208,8 +210,7 @@ def job(prepared: Prepared) -> Iterator[Job]:
     searched = prepared.data
     if study.search_images is not None:
         searched = subset(prepared.data, study.search_images, study.seed)
-    with cluster(study) as info, StudyView() as view:
-        run.mkdir(parents=True, exist_ok=True)
+    with sole_writer(run), cluster(study) as info, StudyView() as view:
         about = {**describe(prepared.data), "labelled": prepared.labelled}
         _write_study(run, study, prepared.device, about)
         if info.dashboard:
@@ -234,6 +235,26 @@ def job(prepared: Prepared) -> Iterator[Job]:
         except KeyboardInterrupt as error:
             how = f"--storage {shlex.quote(str(run.parent))} --name {run.name} --resume"
             raise cli.InterruptedRunError(f"Stopped; the same command with {how} goes on") from error
+
+
+@contextlib.contextmanager
+def sole_writer(run: Path) -> Iterator[None]:
+    """Hold the run's folder, which is made: no other driver may write there. The lock ends with its process.
+
+    Raises:
+        UsageError: another driver holds it; the message says which.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / "driver.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise cli.UsageError(f"run {run.name} is being written by {file.read().strip()}") from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
 
 
 def _write_study(run: Path, study: StudyConfig, device: str, about_data: dict[str, object]) -> None:

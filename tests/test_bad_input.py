@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 
 from cifar_tune.__main__ import main as library_command
+from cifar_tune.cli import UsageError
 from cifar_tune.models import build_model, save_weights
 from sweeps import distill_search
+from sweeps.job import sole_writer
 
 Refused = Callable[..., str]
 
@@ -119,6 +121,19 @@ def test_storage_without_permission(refused: Refused, tmp_path: Path) -> None:
 def test_run_that_exists(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "ray_results" / "mine").mkdir(parents=True)
     assert "run mine exists in" in refused(*QUICK, "--name", "mine")
+
+
+def test_run_that_another_driver_writes(tmp_path: Path) -> None:
+    with sole_writer(tmp_path / "mine"), pytest.raises(UsageError) as refused, sole_writer(tmp_path / "mine"):
+        pass
+    assert str(refused.value) == f"run mine is being written by process {os.getpid()} on {socket.gethostname()}"
+
+
+def test_run_whose_driver_died_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "driver.lock").write_text("process 1 on elsewhere\n")
+    with sole_writer(tmp_path / "mine"):
+        pass
 
 
 def test_resume_with_an_option_that_would_change_results(refused: Refused, tmp_path: Path) -> None:
