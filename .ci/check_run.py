@@ -9,7 +9,7 @@ import pandas as pd
 
 FILES = (
     "study.json", "trials.parquet", "epochs.parquet", "latency.parquet", "front.parquet", "comparison.csv", "report.md",
-    "front.png",
+    "front.png", "importance.parquet", "optuna.journal",
 )  # fmt: skip
 CANDIDATE = ("model.safetensors", "candidate.json", "example.py")
 

@@ -13,15 +13,16 @@ from small_data import small_data
 
 from cifar_tune.config import PRESETS, StudyConfig
 from cifar_tune.ledger import Ledger
-from cifar_tune.records import EpochRecord, TrialRecord
+from cifar_tune.records import EpochRecord, Stage, TrialRecord
 from cifar_tune.tuning.cluster import ClusterInfo, cluster
 from cifar_tune.tuning.progress import StudyView
-from cifar_tune.tuning.stages import Slots, retrain
+from cifar_tune.tuning.stages import Slots, retrain, search
 from cifar_tune.tuning.trainables import Training, TrainTask
 
 pytestmark = pytest.mark.timeout(300)
 DATA = small_data(train=1024)
 EPOCHS = 20
+SLOTS = Slots(concurrent=1, cpus=1, gpus=0.0)
 STUDY = dataclasses.replace(PRESETS["quick"], epochs=EPOCHS, dashboard=False, batch_size=16)
 
 
@@ -31,19 +32,22 @@ def info() -> Iterator[ClusterInfo]:
         yield started
 
 
+def task_of(study: StudyConfig, stage: Stage, template: Training | None = None) -> TrainTask:
+    return TrainTask(
+        study=study, stage=stage, template=template, device="cpu", threads=1, teacher=None, teacher_folder="",
+        data=ray.put(DATA),
+    )  # fmt: skip
+
+
 def finalist(run: Path, study: StudyConfig = STUDY) -> TrialRecord:
     """One training in its trial."""
     run.mkdir(exist_ok=True)
-    slots = Slots(concurrent=1, cpus=1, gpus=0.0)
-    task = TrainTask(
-        study=study, stage="final", template=None, device="cpu", threads=1, teacher=None, teacher_folder="",
-        data=ray.put(DATA),
-    )  # fmt: skip
+    task = task_of(study, "final")
     training = Training(
         arm="plain", model="resnet_tiny", sample={"lr": 0.01, "schedule": "cosine"}, seed=1, epochs=EPOCHS
     )
     with StudyView() as view:
-        (trial,) = retrain(task, [training], slots, run, "small", Ledger(run), view)
+        (trial,) = retrain(task, [training], SLOTS, run, "small", Ledger(run), view)
     return trial
 
 
@@ -73,6 +77,24 @@ class Killer(threading.Thread):
                 time.sleep(1)
                 fresh[0].kill()
                 self.killed.append(fresh[0].pid)
+
+
+def searched(run: Path, trials: int) -> list[TrialRecord]:
+    """A search of some short trials."""
+    run.mkdir(exist_ok=True)
+    study = dataclasses.replace(STUDY, epochs=1, num_samples=trials)
+    template = Training(arm="plain", model="resnet_tiny", sample={}, seed=0, epochs=1)
+    task = task_of(study, "plain", template)
+    with StudyView() as view:
+        return search(task, trials, SLOTS, run, "small", Ledger(run), view)
+
+
+def test_more_samples_extend_a_finished_search(info: ClusterInfo, tmp_path: Path) -> None:
+    first = searched(tmp_path / "run", 2)
+    more = searched(tmp_path / "run", 3)
+    assert len({t.lr for t in more}) == len(more) == 3
+    kept = {t.trial_id: t.started_at for t in more}
+    assert all(kept[t.trial_id] == t.started_at for t in first)
 
 
 def test_a_killed_worker_goes_on_and_ends_with_the_same_weights(info: ClusterInfo, tmp_path: Path) -> None:
