@@ -92,9 +92,10 @@ def _log_latencies(row: Row) -> list[float]:
     samples, reference = row["samples_ms"], row["reference_ms"]
     if reference is None or row["round_calls"] is None:
         return [float(np.log(np.median(repeat))) for repeat in samples]
-    calls = int(row["round_calls"])
 
-    def rounds(values: Any) -> Any:
-        return np.median(np.asarray(values, dtype=float).reshape(-1, calls), axis=1)
+    def medians(values: Any, rounds: int) -> Any:
+        return np.median(np.asarray(values, dtype=float).reshape(rounds, -1), axis=1)
 
-    return [float(np.median(np.log(rounds(s) / rounds(r)))) for s, r in zip(samples, reference, strict=True)]
+    rounds = [len(repeat) // int(row["round_calls"]) for repeat in samples]
+    pairs = zip(samples, reference, rounds, strict=True)
+    return [float(np.median(np.log(medians(s, n) / medians(r, n)))) for s, r, n in pairs]

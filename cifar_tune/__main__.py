@@ -140,7 +140,7 @@ class Bench:
     """Samples of each repeat, at least, time permitting."""
     repeats: int = 3
     """Repeats."""
-    time_limit: float = 6.0
+    time_limit: float = 8.0
     """Seconds of sampling, the paired reference included."""
     threads: int = 0
     """CPU threads; 0: all cores."""

@@ -198,12 +198,14 @@ class LatencyConfig:
     fresh_processes: bool = True
     """Each repeat in a process of its own."""
     round_calls: int = 10
-    """Calls of the variant, and of the reference, in a paired round."""
+    """Calls of the variant in a paired round."""
+    reference_calls: int = 3
+    """Calls of the reference in it: fewer, since it is slow beside most variants and only its median counts."""
     window: float = 0.5
     """Seconds of samples between two looks at who else uses the device."""
     retries: int = 3
     """Disturbed windows of a repeat that are taken again; those after them count, and mark the row."""
-    time_limit: float = 6.0
+    time_limit: float = 8.0
     """Seconds of sampling, the reference and all repeats included; a slow variant then has fewer samples."""
     threads: int = 0
     """CPU threads while measuring; 0: all cores of the node."""
@@ -211,7 +213,7 @@ class LatencyConfig:
     """Refuse what others disturb, instead of marking it: a taken device, a window disturbed to the last retry."""
 
     def __post_init__(self) -> None:
-        for name in ("warmup", "repeats", "round_calls"):
+        for name in ("warmup", "repeats", "round_calls", "reference_calls"):
             check(getattr(self, name) >= 1, f"latency {name.replace('_', ' ')}", getattr(self, name), "1 or more")
         total = self.iterations * self.repeats
         check(total >= 700, "latency samples (iterations x repeats)", total, "700 or more, so that p99 is bounded")
@@ -322,7 +324,7 @@ class StudyConfig:
     """Repeats of each latency measurement."""
     latency_fresh_processes: bool = True
     """Each repeat in a process of its own."""
-    latency_time_limit: float = 6.0
+    latency_time_limit: float = 8.0
     """Seconds of sampling of a row; a slow variant then has fewer samples, and no p99 where they cannot bound it."""
     latency_threads: int = 0
     """CPU threads while measuring; 0: all cores of the node."""

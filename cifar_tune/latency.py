@@ -76,7 +76,7 @@ class Repeat:
 
     samples_ms: list[float]
     reference_ms: list[float]
-    """As many as samples, in rounds of the same size; empty without a reference."""
+    """In as many rounds as the samples; empty without a reference."""
     settled: bool
     """Whether the warm-up of the variant became stable."""
     reference_settled: bool
@@ -124,10 +124,10 @@ def _repeat(
         watch.start()
         window = _window(timers, config, min(left_ms, config.window * 1e3), config.max_iterations - len(taken[0]), rng)
         disturbed = watch.disturbed()
-        left_ms -= sum(map(sum, window))
-        if disturbed and discarded < config.retries and left_ms > 0:
+        if disturbed and discarded < config.retries:
             discarded += 1
             continue
+        left_ms -= sum(map(sum, window))
         windows += 1
         contended += disturbed
         for all_samples, samples in zip(taken, window, strict=True):
@@ -144,7 +144,7 @@ def _repeat(
 
 
 def _share_ms(config: LatencyConfig) -> float:
-    """Milliseconds of sampling that a repeat may take."""
+    """Milliseconds of sampling that a repeat may take, disturbed windows that are taken again aside."""
     return config.time_limit * 1e3 / config.repeats
 
 
@@ -202,9 +202,10 @@ def _window(
 ) -> list[list[float]]:
     """Rounds until `limit_ms` of calls or `most` samples of each: a list of samples for each timer."""
     taken: list[list[float]] = [[] for _ in timers]
+    calls = (config.round_calls, config.reference_calls)
     while not taken[0] or (sum(map(sum, taken)) < limit_ms and len(taken[0]) < most):
         for i in rng.permutation(len(timers)):
-            taken[i] += timers[i].samples(config.round_calls)
+            taken[i] += timers[i].samples(calls[i])
     return taken
 
 
@@ -287,8 +288,10 @@ def paired_speedup(
 
 
 def _round_ratios(samples: Sequence[float], reference: Sequence[float], round_calls: int) -> Floats:
+    rounds = len(samples) // round_calls
+
     def medians(values: Sequence[float]) -> Floats:
-        return np.median(np.asarray(values, dtype=np.float64).reshape(-1, round_calls), axis=1)
+        return np.median(np.asarray(values, dtype=np.float64).reshape(rounds, -1), axis=1)
 
     return medians(reference) / medians(samples)
 

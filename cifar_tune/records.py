@@ -140,7 +140,7 @@ class LatencyRecord:
     reference_ms: list[list[float]] | None = None
     """Raw samples of FP32 eager of the same weights in the same process, a list per repeat, in the same rounds."""
     round_calls: int | None = None
-    """Calls of a round: samples i * round_calls to (i + 1) * round_calls are round i, of variant and reference."""
+    """Calls of the variant in a round; the reference's samples are divided among as many rounds."""
     mean_ms: float | None = None
     p50_ms: float | None = None
     p50_low_ms: float | None = None

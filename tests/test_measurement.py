@@ -97,6 +97,11 @@ def test_callable_that_answers_otherwise_at_batch_1_is_refused(
         measure_here(subject, Variant(), settings(tmp_path), DATA, 1)
 
 
+def test_untrained_weights_that_answer_nothing_in_half_precision_are_measured(subject: Subject, tmp_path: Path) -> None:
+    untrained = dataclasses.replace(subject, model="mobilenet_v3_small", checkpoint=None)
+    assert row(untrained, Variant(precision="fp16"), settings(tmp_path)).status == "ok"
+
+
 def test_failed_compile_falls_back_to_torchscript_and_says_so(subject: Subject, tmp_path: Path) -> None:
     fallen = row(subject, Variant(compile="default"), settings(tmp_path), "torch.compile failed (why)")
     assert (fallen.status, fallen.compile) == ("fallback", "default")
