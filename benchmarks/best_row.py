@@ -86,9 +86,9 @@ def ort_sessions(onnx: Path) -> dict[str, ort.InferenceSession]:
 def openvino_p50(tool: str, xml: Path, seconds: int) -> float:
     command = [tool, "-m", str(xml), "-hint", "latency", "-api", "sync", "-t", str(seconds), "-infer_precision", "f32"]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.search(r"Median:\s+([\d.]+) ms", said)
+    found = re.search(r"Median:\s+([\d.]+) (us|ms)", said)
     assert found, said[-2000:]
-    return float(found[1])
+    return float(found[1]) / (1000 if found[2] == "us" else 1)
 
 
 def main() -> None:

@@ -111,8 +111,8 @@ def pairs(args: argparse.Namespace) -> bool:
     stop = context.Event()
     load = context.Process(target=come_and_go, args=(stop,), daemon=True)
     load.start()
-    same = [speedup(call, call, number) for number in range(args.runs)]
-    slower = [speedup(slowed(call), call, number) for number in range(args.runs)]
+    same = [speedup(call, call, number, args.samples) for number in range(args.runs)]
+    slower = [speedup(slowed(call), call, number, args.samples) for number in range(args.runs)]
     stop.set()
     load.join()
     held = sum(low <= 1 <= high for _, low, high in same)
@@ -127,13 +127,13 @@ def pairs(args: argparse.Namespace) -> bool:
 
 
 def speedup(
-    variant: Callable[[object], object], call: Callable[[object], object], seed: int
+    variant: Callable[[object], object], call: Callable[[object], object], seed: int, samples: int
 ) -> tuple[float, float, float]:
     rng = np.random.default_rng(seed)
-    config = protocol(250, repeats=3)
+    config = protocol(samples, repeats=3)
     taken = measure(as_timed(variant), as_timed(call), config, rng, repeats=3)
-    samples, reference = [r.samples_ms for r in taken], [r.reference_ms for r in taken]
-    return paired_speedup(samples, reference, config.round_calls, rng)
+    variant_ms, reference_ms = [r.samples_ms for r in taken], [r.reference_ms for r in taken]
+    return paired_speedup(variant_ms, reference_ms, config.round_calls, rng)
 
 
 def as_timed(call: Callable[[object], object]) -> Timed:
@@ -179,6 +179,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, default=41, help="of timer and events")
     parser.add_argument("--seconds", type=float, default=0.4, help="of a round of torch's timer")
+    parser.add_argument("--samples", type=int, default=350, help="of each of the three repeats of a run of pairs")
     parser.add_argument("--runs", type=int, default=RUNS, help="of pairs")
     args = parser.parse_args()
     if not commands[args.command](args):
