@@ -203,7 +203,7 @@ class LatencyConfig:
     """Calls of the reference in it: fewer, since it is slow beside most variants and only its median counts."""
     window: float = 0.5
     """Seconds of samples between two looks at who else uses the device."""
-    retries: int = 3
+    retries: int = 1
     """Disturbed windows of a repeat that are taken again; those after them count, and mark the row."""
     time_limit: float = 8.0
     """Seconds of sampling, the reference and all repeats included; a slow variant then has fewer samples."""

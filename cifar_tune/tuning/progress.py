@@ -23,6 +23,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 LOG_INTERVAL = 60.0
 """Seconds between lines of an unfinished stage where the output is no terminal."""
@@ -35,16 +36,18 @@ class StudyView:
         self.console = console or Console(stderr=True)
         self.live = self.console.is_terminal
         self._progress = Progress(
-            TextColumn("{task.description:<34}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]:<9}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[best]}"),
+            TextColumn("{task.description:<27}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[unit]:<6}", table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(min_width=7, no_wrap=True)),
+            TextColumn("left", table_column=Column(min_width=4)),
+            TimeRemainingColumn(table_column=Column(min_width=7, no_wrap=True)),
+            # what is too long for the terminal is cut here, and nowhere else
+            TextColumn("{task.fields[best]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
             console=self.console,
             refresh_per_second=2,
+            expand=True,
         )
 
     def __enter__(self) -> StudyView:
