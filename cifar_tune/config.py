@@ -447,7 +447,7 @@ PRESETS: dict[str, StudyConfig] = {
         latency_iterations=240,
         latency_max_iterations=240,
         latency_fresh_processes=False,
-        latency_time_limit=4.0,
+        latency_time_limit=5.0,
         runtimes=("onnxruntime",),
     ),
     "cpu": StudyConfig(preset="cpu", runtimes=("onnxruntime", "openvino")),
