@@ -17,6 +17,7 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.synchronize import Event
 
 import numpy as np
 import torch
@@ -94,10 +95,10 @@ def overhead(_: argparse.Namespace) -> bool:
     return middle < OVERHEAD_US
 
 
-def come_and_go(stop: object) -> None:
+def come_and_go(stop: Event) -> None:
     """Load one core for a random while, then leave it for another."""
     rng = random.Random(0)
-    while not stop.is_set():  # type: ignore[attr-defined]
+    while not stop.is_set():
         end = time.perf_counter() + rng.uniform(0.1, 0.6)
         while time.perf_counter() < end:
             pass

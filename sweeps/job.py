@@ -73,6 +73,8 @@ class Prepared:
     run: Path
     teacher: TeacherRef | None
     """The teacher that the user brings."""
+    search_data: ImageData | None = None
+    """What the students' search trains on; None: all of the data."""
     labelled: bool = True
     """Whether the images have labels; else there is no accuracy."""
 
@@ -136,12 +138,11 @@ def _checked(study: StudyConfig) -> Prepared:
     device = resolve_device(study.device)
     run = run_folder(study)
     data = load(study.data_config(), study.data_dir)
-    if study.search_images is not None:
-        subset(data, study.search_images, study.seed)  # its own checks
+    searched = None if study.search_images is None else subset(data, study.search_images, study.seed)
     teacher = _teacher_given(study, data)
     if study.warm_start is not None:
         load_run(study.warm_start, study.storage)
-    return Prepared(study=study, device=device, data=data, run=run, teacher=teacher)
+    return Prepared(study=study, device=device, data=data, run=run, teacher=teacher, search_data=searched)
 
 
 def check_runtimes(study: StudyConfig) -> None:
@@ -207,9 +208,6 @@ def _check_same_study(run: Path, study: StudyConfig) -> None:
 def job(prepared: Prepared) -> Iterator[Job]:
     """Start or join the cluster, put the data there once, and create the run's folder."""
     study, run = prepared.study, prepared.run
-    searched = prepared.data
-    if study.search_images is not None:
-        searched = subset(prepared.data, study.search_images, study.seed)
     with sole_writer(run), cluster(study) as info, StudyView() as view:
         about = {**describe(prepared.data), "labelled": prepared.labelled}
         _write_study(run, study, prepared.device, about)
@@ -225,7 +223,7 @@ def job(prepared: Prepared) -> Iterator[Job]:
             input_shape=prepared.input_shape,
             labelled=prepared.labelled,
             data=data,
-            search_data=data if searched is prepared.data else ray.put(searched),
+            search_data=data if prepared.search_data is None else ray.put(prepared.search_data),
             info=info,
             ledger=Ledger(run),
             view=view,

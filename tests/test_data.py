@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.error import URLError
@@ -139,9 +140,9 @@ def renamed_class(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [changed_pixel, renamed_class])
-def test_the_fingerprint_follows_the_data(folder: Path, change: object) -> None:
+def test_the_fingerprint_follows_the_data(folder: Path, change: Callable[[Path], None]) -> None:
     before = load_folder(folder).fingerprint
-    change(folder)  # pyright: ignore[reportCallIssue]
+    change(folder)
     assert load_folder(folder).fingerprint != before
 
 

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import time
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,10 @@ def own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "LOCKS", tmp_path)
 
 
-def hold(folder: str, seconds: float, held: object) -> None:
+def hold(folder: str, seconds: float, held: Event) -> None:
     device.LOCKS = Path(folder)
     with exclusive_device("cpu", wait=True, purpose="(run other)"):
-        held.set()  # type: ignore[attr-defined]
+        held.set()
         time.sleep(seconds)
 
 

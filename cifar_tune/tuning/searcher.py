@@ -103,11 +103,12 @@ def make_searcher(
         optuna.delete_study(study_name=name, storage=storage)  # trials that were at work are in it for ever
     space = functools.partial(suggest, study=study, arm=arm)
     searcher = StudySearch(space, metric=METRIC, mode="max", sampler=sampler, storage=storage, study_name=name)
-    assert searcher._ot_study is not None  # noqa: SLF001 - a space was given, so the study exists
+    known = searcher._ot_study  # noqa: SLF001 - no public way to add trials and points to a space of this kind
+    assert known is not None, "a space was given, so the study exists"
     for record in finished:
-        searcher._ot_study.add_trial(as_optuna_trial(record, study, arm))  # noqa: SLF001 - no public way to add one
+        known.add_trial(as_optuna_trial(record, study, arm))
     for point in first:
-        searcher._ot_study.enqueue_trial(point)  # noqa: SLF001
+        known.enqueue_trial(point)
     return searcher
 
 
