@@ -37,7 +37,7 @@ def main(run: Path, variants: int) -> None:
 
 
 def check_samples(measured: pd.DataFrame, study: dict[str, Any]) -> None:
-    """Each repeat has its samples, or used up its share of the time limit; a p99 stands only where it is bounded."""
+    """Each repeat has its samples, or its share of 700 when its time was up; so p99 is bounded."""
     share_ms = 1e3 * study["latency_time_limit"] / study["latency_repeats"]
     for row in measured.itertuples():
         name = f"{row.trial_id} {row.variant}"
@@ -47,7 +47,8 @@ def check_samples(measured: pd.DataFrame, study: dict[str, Any]) -> None:
             spent = sum(samples) + sum(reference)
             assert len(samples) >= study["latency_iterations"] or spent >= share_ms, f"{name}: {len(samples)} samples"
         count = sum(len(repeat) for repeat in row.samples_ms)
-        assert pd.notna(row.p99_ms) == (count >= 662), f"{name}: p99 with {count} samples"
+        assert count >= 700, f"{name}: {count} samples"
+        assert pd.notna(row.p99_ms), f"{name}: no p99"
 
 
 if __name__ == "__main__":

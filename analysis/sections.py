@@ -17,12 +17,11 @@ from analysis.justify import percent
 from analysis.markdown import MISSING, bullets, fixed, table
 from analysis.paired import standard_error
 from analysis.tables import DistillationGain
-from cifar_tune.config import DISTILL_ARM, PLAIN_ARM
+from cifar_tune.config import DISTILL_ARM, MIN_SAMPLES, PATIENCE, PLAIN_ARM
 
 _UNSTABLE_SPREAD = 0.10
 _COARSE_POINTS = 0.5
 _BATCH1_AGREEMENT = 0.98
-_SAMPLES = 700
 _NAMED_ROWS = 4
 
 _DISTILL_RULES = {
@@ -73,8 +72,8 @@ def _row_warnings(grid: list[Row]) -> list[str]:
             [r for r in grid if r["settled"] is False],
         ),
         (
-            f"Slow: the time limit ended the sampling before {_SAMPLES} samples, in",
-            [r for r in grid if r["samples_ms"] is not None and sum(map(len, r["samples_ms"])) < _SAMPLES],
+            f"Slow: {PATIENCE} times the time limit ended the sampling before {MIN_SAMPLES} samples, in",
+            [r for r in grid if r["samples_ms"] is not None and sum(map(len, r["samples_ms"])) < MIN_SAMPLES],
         ),
         (
             f"At batch 1 less than {100 * _BATCH1_AGREEMENT:.0f} % of the classes agree with those behind the accuracy",

@@ -137,11 +137,11 @@ class Bench:
     warmup: int = 50
     """Calls before the first sample, at least."""
     iterations: int = 500
-    """Samples of each repeat, at least, time permitting."""
+    """Samples of each repeat, at least, within the time limit."""
     repeats: int = 3
     """Repeats."""
     time_limit: float = 8.0
-    """Seconds of sampling, the paired reference included."""
+    """Seconds of sampling, the paired reference included, after which 700 samples are enough."""
     threads: int = 0
     """CPU threads; 0: all cores."""
     strict: bool = False

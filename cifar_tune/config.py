@@ -182,6 +182,12 @@ def grid_variants() -> list[Variant]:
     return [Variant(**dict(zip(GRID, values, strict=True))) for values in combinations]  # pyright: ignore[reportArgumentType]
 
 
+MIN_SAMPLES = 700
+"""Latency samples of a row, at least: 662 bound p99."""
+PATIENCE = 10
+"""Times the time limit after which the sampling of a row ends with whatever it has."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LatencyConfig:
     """The measurement protocol (R8)."""
@@ -189,7 +195,7 @@ class LatencyConfig:
     warmup: int = 50
     """Calls before the first sample, at least: the warm-up goes on until it is stable."""
     iterations: int = 500
-    """Samples of each repeat, at least, time permitting."""
+    """Samples of each repeat, at least, within the time limit."""
     max_iterations: int = 2000
     """Samples of each repeat, at most."""
     median_interval: float = 0.01
@@ -206,7 +212,7 @@ class LatencyConfig:
     retries: int = 1
     """Disturbed windows of a repeat that are taken again; those after them count, and mark the row."""
     time_limit: float = 8.0
-    """Seconds of sampling, the reference and all repeats included; a slow variant then has fewer samples."""
+    """Seconds of sampling, the reference and all repeats included, after which MIN_SAMPLES are enough."""
     threads: int = 0
     """CPU threads while measuring; 0: all cores of the node."""
     strict: bool = False
@@ -216,7 +222,8 @@ class LatencyConfig:
         for name in ("warmup", "repeats", "round_calls", "reference_calls"):
             check(getattr(self, name) >= 1, f"latency {name.replace('_', ' ')}", getattr(self, name), "1 or more")
         total = self.iterations * self.repeats
-        check(total >= 700, "latency samples (iterations x repeats)", total, "700 or more, so that p99 is bounded")
+        allowed = f"{MIN_SAMPLES} or more, so that p99 is bounded"
+        check(total >= MIN_SAMPLES, "latency samples (iterations x repeats)", total, allowed)
         most = self.max_iterations
         check(most >= self.iterations, "latency max iterations", most, f"the iterations ({self.iterations}) or more")
         check(0 < self.median_interval < 1, "latency median interval", self.median_interval, "between 0 and 1")
@@ -317,7 +324,7 @@ class StudyConfig:
     latency_warmup: int = 50
     """Calls before the first latency sample."""
     latency_iterations: int = 500
-    """Latency samples of each repeat, at least, time permitting."""
+    """Latency samples of each repeat, at least, within the time limit."""
     latency_max_iterations: int = 2000
     """Latency samples of each repeat, at most."""
     latency_repeats: int = 3
@@ -325,7 +332,7 @@ class StudyConfig:
     latency_fresh_processes: bool = True
     """Each repeat in a process of its own."""
     latency_time_limit: float = 8.0
-    """Seconds of sampling of a row; a slow variant then has fewer samples, and no p99 where they cannot bound it."""
+    """Seconds of sampling of a row; a slow variant goes on until it has 700 samples, up to ten times as long."""
     latency_threads: int = 0
     """CPU threads while measuring; 0: all cores of the node."""
     strict: bool = False

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from cifar_tune.config import LatencyConfig
+from cifar_tune.config import MIN_SAMPLES, PATIENCE, LatencyConfig
 
 WARMUP_WINDOW = 25
 """Calls of a warm-up window; the warm-up ends when the medians of three in a row agree (NVIDIA Model Navigator)."""
@@ -103,8 +103,8 @@ def measure(
 
     Each sample runs from before a call to after `synchronize`, which must return only when the device is done. A
     repeat ends with `config.iterations` samples if the confidence interval of their median is within
-    `config.median_interval` by then, else with `config.max_iterations`, or when its share of `config.time_limit` is
-    used up, with one round at least.
+    `config.median_interval` by then, else with `config.max_iterations`. When its share of `config.time_limit` is used
+    up, its share of MIN_SAMPLES is enough; PATIENCE times that time ends it with what it has, one round at least.
 
     Args:
         repeats: how many of the `config.repeats` are taken here, after one warm-up.
@@ -119,15 +119,15 @@ def _repeat(
 ) -> Repeat:
     taken: list[list[float]] = [[] for _ in timers]
     windows = discarded = contended = 0
-    left_ms = _share_ms(config)
-    while not _enough(taken[0], config) and left_ms > 0:
+    spent_ms = 0.0
+    while (most := _wanted(taken[0], spent_ms, config)) > 0:
         watch.start()
-        window = _window(timers, config, min(left_ms, config.window * 1e3), config.max_iterations - len(taken[0]), rng)
+        window = _window(timers, config, _window_ms(spent_ms, config), most, rng)
         disturbed = watch.disturbed()
         if disturbed and discarded < config.retries:
             discarded += 1
             continue
-        left_ms -= sum(map(sum, window))
+        spent_ms += sum(map(sum, window))
         windows += 1
         contended += disturbed
         for all_samples, samples in zip(taken, window, strict=True):
@@ -146,6 +146,21 @@ def _repeat(
 def _share_ms(config: LatencyConfig) -> float:
     """Milliseconds of sampling that a repeat may take, disturbed windows that are taken again aside."""
     return config.time_limit * 1e3 / config.repeats
+
+
+def _wanted(samples: Sequence[float], spent_ms: float, config: LatencyConfig) -> int:
+    """How many more samples a repeat may take that has these; 0 or less: it has ended."""
+    share_ms = _share_ms(config)
+    if spent_ms >= PATIENCE * share_ms or _enough(samples, config):
+        return 0
+    most = config.max_iterations if spent_ms < share_ms else math.ceil(MIN_SAMPLES / config.repeats)
+    return most - len(samples)
+
+
+def _window_ms(spent_ms: float, config: LatencyConfig) -> float:
+    """Milliseconds of the next window: it ends with the share of the time limit, if that is yet to come."""
+    left_ms = _share_ms(config) - spent_ms
+    return min(left_ms if left_ms > 0 else math.inf, config.window * 1e3)
 
 
 class _Timer:

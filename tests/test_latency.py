@@ -56,8 +56,13 @@ def test_noisy_call_goes_on_to_the_most_iterations() -> None:
     assert len(FakeDevice(lambda i: noise[i]).measure().samples_ms) == 500
 
 
-def test_slow_call_ends_at_its_share_of_the_time_limit() -> None:
-    config = LatencyConfig(iterations=250, max_iterations=250, repeats=3, time_limit=30.0, round_calls=1)
+def test_slow_call_ends_with_its_share_of_700_samples_once_its_share_of_the_time_is_up() -> None:
+    config = LatencyConfig(iterations=300, max_iterations=300, repeats=3, time_limit=30.0, round_calls=1)
+    assert len(FakeDevice(lambda _: 125.0).measure(config).samples_ms) == 234
+
+
+def test_very_slow_call_ends_at_ten_times_its_share_of_the_time_limit() -> None:
+    config = LatencyConfig(iterations=250, max_iterations=250, repeats=3, time_limit=3.0, round_calls=1)
     assert len(FakeDevice(lambda _: 125.0).measure(config).samples_ms) == 80
 
 
