@@ -3,6 +3,7 @@
     python benchmarks/latency_protocol.py timer       # our mean beside torch.utils.benchmark's, rounds alternated
     python benchmarks/latency_protocol.py overhead    # what the harness adds to a call
     python benchmarks/latency_protocol.py pairs       # A/A and a 3 % slowdown, under a load that comes and goes
+    python benchmarks/latency_protocol.py rows        # seconds that a row of the grid takes with default settings
     python benchmarks/latency_protocol.py events      # on a GPU: our event time beside Triton's do_bench
 
 `timer` takes --device cuda: the statement then ends in a synchronisation. Each prints its figures and targets, and
@@ -14,12 +15,16 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import random
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from multiprocessing.synchronize import Event
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils.benchmark import Timer
 
@@ -32,6 +37,7 @@ from cifar_tune.runtimes.base import wait_for
 
 TIMER_TOLERANCE = 0.03
 OVERHEAD_US = 1.0
+ROW_SECONDS = 20.0
 RUNS = 100
 NEEDED = 90
 HALF_WIDTH = 0.02
@@ -155,6 +161,22 @@ def slowed(call: Callable[[object], object]) -> Callable[[object], object]:
     return slow
 
 
+def rows(args: argparse.Namespace) -> bool:
+    """What each row of a model's grid took, with the settings of the preset `cpu`, building aside."""
+    with tempfile.TemporaryDirectory() as storage:
+        given = ["--model", args.model, "--storage", storage, "--name", "rows", "--no-dashboard"]
+        grid = [sys.executable, "sweeps/variant_grid.py", *given, "--runtimes", "onnxruntime", "openvino"]
+        subprocess.run(grid, check=True, stdout=subprocess.DEVNULL)
+        table = pd.read_parquet(Path(storage, "rows", "latency.parquet")).query("measure_seconds.notna()")
+    for row in table.sort_values("measure_seconds").itertuples():
+        again = f"{row.windows_discarded} windows taken again"
+        print(f"{row.variant}: {row.measure_seconds:.1f} s, p50 {row.p50_ms:.2f} ms, {again}")
+    seconds = table.measure_seconds
+    print(f"{args.model}, {len(table)} rows: median {seconds.median():.1f} s, at most {seconds.max():.1f} s; "
+          f"target {ROW_SECONDS}")  # fmt: skip
+    return len(table) > 0 and seconds.max() <= ROW_SECONDS
+
+
 def events(args: argparse.Namespace) -> bool:
     """Medians of the time between two CUDA events, the cache emptied before each call in both."""
     from triton.testing import do_bench
@@ -173,7 +195,7 @@ def events(args: argparse.Namespace) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = {"timer": timer, "overhead": overhead, "pairs": pairs, "events": events}
+    commands = {"timer": timer, "overhead": overhead, "pairs": pairs, "rows": rows, "events": events}
     parser.add_argument("command", choices=commands)
     parser.add_argument("--model", default="resnet_narrow")
     parser.add_argument("--threads", type=int, default=usable_cpus())

@@ -170,6 +170,8 @@ class LatencyRecord:
     """Most builds that ran beside this one, on the same cores."""
     load_seconds: float | None = None
     """From weights on disk to the first answer, in the process that measured, caches warm."""
+    measure_seconds: float | None = None
+    """What the row took: processes, loading, warm-up and samples, and those of what a fallback gave up."""
     artifact_mb: float | None = None
     """What this variant deploys: its file, or its weights as held in memory."""
     checkpoint_mb: float | None = None

@@ -28,7 +28,7 @@ from cifar_tune.runtimes import Source, UnsupportedError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-PRELOADED = ["cifar_tune.measurement", "torch._inductor.compile_fx", "cifar_tune.runtimes.probe", "ray"]
+PRELOADED = ["cifar_tune.measurement", "cifar_tune.preloaded", "torch._inductor.compile_fx", "ray"]
 """What the server of fresh processes imports. Ray is not used there; the main module of its workers imports it."""
 
 

@@ -63,7 +63,7 @@ QUICK = ("--preset", "quick")
         (("--preset", "huge"), "preset 'huge' is unknown; allowed are quick, cpu, gpu"),
         (
             (*QUICK, "--students", "vgg"),
-            "model 'vgg' is unknown; allowed are resnet18, resnet_narrow, resnet_tiny, mobilenet_v3_small",
+            "model 'vgg' is unknown; allowed are resnet18, resnet_narrow, resnet9, resnet_tiny, mobilenet",
         ),
         ((*QUICK, "--teacher", "vgg"), "model 'vgg' is unknown; allowed are resnet18"),
         ((*QUICK, "--schedules", "cubic"), "schedule 'cubic' is unknown; allowed are cosine, step, one_cycle, linear"),

@@ -19,10 +19,9 @@ from sweeps import distill_search, variant_grid
 
 pytestmark = pytest.mark.timeout(1200)  # three minutes where nothing else runs
 SMALL = (
-    "--preset", "quick", "--teacher", "resnet_tiny", "--students", "resnet_narrow", "--epochs", "2",
-    "--latency-time-limit", "60",
-    "--teacher-epochs", "1", "--num-samples", "2", "--teacher-samples", "1", "--min-accuracy", "0.01",
-    "--name", "run", "--no-dashboard", "--grace-epochs", "1",
+    "--preset", "quick", "--epochs", "2", "--batch-size", "2",  # small steps, so that trials last
+    "--search-images", "60", "--teacher-epochs", "1", "--num-samples", "2", "--teacher-samples", "1",
+    "--min-accuracy", "0.01", "--name", "run", "--no-dashboard", "--grace-epochs", "1",
 )  # fmt: skip
 
 
@@ -66,7 +65,7 @@ def test_last_line_of_stdout_is_a_report_that_exists(finished: tuple[Path, subpr
 
 def test_a_plan_is_printed_before_the_start(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     said = finished[1].stderr
-    assert said.index("2 trials of 2 epochs") < said.index("teacher resnet_tiny: done")
+    assert said.index("2 trials of 2 epochs on 60 images") < said.index("teacher resnet_narrow: done")
 
 
 def test_every_file_of_the_contract_is_there(finished: tuple[Path, object]) -> None:
@@ -104,6 +103,14 @@ def test_finalists_have_the_best_recipe_of_their_arm_and_new_seeds(finished: tup
         assert sorted(finals.seed) == [1, 2]
 
 
+def test_search_trains_on_its_subset_and_finalists_on_all_images(finished: tuple[Path, object]) -> None:
+    """A distilled student's teacher answers for each image that it trains on, half floats of three classes."""
+    digest, image = 32, 3 * 2
+    folders = [p for p in (finished[0] / "teacher_logits").iterdir() if p.is_dir()]
+    images = {(path.stat().st_size - digest) // image for folder in folders for path in folder.glob("*.logits")}
+    assert images == {60, 81}
+
+
 def test_the_best_seed_by_validation_is_measured(finished: tuple[Path, object]) -> None:
     trials, latency = table(finished, "trials").set_index("trial_id"), table(finished, "latency")
     for arm in ("plain", "distill"):
@@ -134,9 +141,9 @@ def test_two_trials_overlap(finished: tuple[Path, object]) -> None:
 def test_grid_has_eight_variants_for_each_model_and_arm(finished: tuple[Path, object]) -> None:
     grid = table(finished, "latency").query("stage == 'grid' and runtime == 'torch'")
     assert grid.groupby(["model", "arm"]).variant.nunique().to_dict() == {
-        ("resnet_tiny", "teacher"): 8,
-        ("resnet_narrow", "plain"): 8,
-        ("resnet_narrow", "distill"): 8,
+        ("resnet_narrow", "teacher"): 8,
+        ("resnet_tiny", "plain"): 8,
+        ("resnet_tiny", "distill"): 8,
     }
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import subprocess
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from small_data import small_data
 
 from cifar_tune import measurement
 from cifar_tune.config import LatencyConfig, Variant
-from cifar_tune.device import DeviceTakenError
+from cifar_tune.device import CONTENDED_CORES, DeviceTakenError
 from cifar_tune.measurement import latency_skeleton, measure_here, measured, stand_ins
 from cifar_tune.models import build_model, save_weights
 from cifar_tune.preparation import evaluation, exported
@@ -100,6 +101,16 @@ def test_callable_that_answers_otherwise_at_batch_1_is_refused(
 def test_untrained_weights_that_answer_nothing_in_half_precision_are_measured(subject: Subject, tmp_path: Path) -> None:
     untrained = dataclasses.replace(subject, model="mobilenet_v3_small", checkpoint=None)
     assert row(untrained, Variant(precision="fp16"), settings(tmp_path)).status == "ok"
+
+
+def test_row_says_that_a_process_of_another_user_loaded_a_core(subject: Subject, tmp_path: Path) -> None:
+    other = "nobody" if os.geteuid() == 0 else None  # only root can start one; any other process is foreign too
+    with subprocess.Popen(["/bin/sh", "-c", "while :; do :; done"], user=other) as process:
+        record = row(subject, Variant(), settings(tmp_path, fresh_processes=False, retries=0))
+        process.kill()
+    assert (record.status, record.contended) == ("ok", True)
+    assert record.foreign_cpu is not None
+    assert record.foreign_cpu > CONTENDED_CORES
 
 
 def test_failed_compile_falls_back_to_torchscript_and_says_so(subject: Subject, tmp_path: Path) -> None:

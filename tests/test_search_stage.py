@@ -21,7 +21,7 @@ from cifar_tune.tuning.trainables import Training, TrainTask
 
 pytestmark = pytest.mark.timeout(300)
 DATA = small_data(train=1024)
-EPOCHS = 20
+EPOCHS = 10
 SLOTS = Slots(concurrent=1, cpus=1, gpus=0.0)
 STUDY = dataclasses.replace(PRESETS["quick"], epochs=EPOCHS, dashboard=False, batch_size=16)
 

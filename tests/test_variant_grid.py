@@ -130,7 +130,7 @@ def test_checkpoint_of_another_architecture_names_the_keys(refused: Callable[...
 
 def test_own_model_without_data_has_latencies_alone(here: Path) -> None:
     command = [sys.executable, variant_grid.__file__, "--model", "own_models:make", "--input-shape", "1", "8", "8"]
-    options = ["--preset", "quick", "--name", "own", "--no-dashboard"]
+    options = ["--preset", "quick", "--name", "own", "--no-dashboard", "--runtimes", "onnxruntime"]
     environment = {**os.environ, "CXX": "no-such-compiler"}
     ended = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr[-3000:]

@@ -256,7 +256,9 @@ def measure_latency(config: dict[str, Any], task: MeasureTask) -> None:
     first = dataclasses.replace(data, train_images=data.train_images[:0], test_images=data.test_images[:BATCH1_IMAGES])
     try:
         with exclusive_device(settings.device, wait=not settings.latency.strict, purpose=f"(run {settings.run})"):
+            started = time.perf_counter()
             record = measured(skeleton, subject, variant, settings, first, cell["fallback"])
+            record = dataclasses.replace(record, measure_seconds=time.perf_counter() - started)
     except Exception as error:  # noqa: BLE001 - whatever ends a measurement becomes its row
         record = dataclasses.replace(skeleton, status=failed_status(error), error=failure(error))
     tune.report({"record": to_row(record)})
