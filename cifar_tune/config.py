@@ -74,12 +74,19 @@ class ViewConfig:
     """Mirror half of the images, drawn per image and epoch."""
     cutout: int = 0
     """Side of the square set to the mean, in pixels; 0: off."""
+    distinct: int | None = None
+    """Epochs after which the views come again, so that a teacher need not answer for more; None: never."""
     seed: int = 0
     """Seed of the views. All trials of a study share it, so that they see the same images."""
 
     def __post_init__(self) -> None:
         check(self.crop_padding >= 0, "crop padding", self.crop_padding, "0 or more")
         check(self.cutout >= 0, "cutout", self.cutout, "0 (off) or more")
+        check(self.distinct is None or self.distinct >= 1, "distinct views", self.distinct, "1 or more")
+
+    def drawn(self, epoch: int) -> int:
+        """The epoch, from 1, whose views are seen in this one."""
+        return epoch if self.distinct is None else 1 + (epoch - 1) % self.distinct
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -297,6 +304,8 @@ class StudyConfig:
     """Random horizontal flip; None: what suits the data set (not digits)."""
     cutout: int = 0
     """Side of the Cutout square in pixels; 0: off."""
+    distinct_views: int | None = None
+    """Epochs after which an image's views come again: a teacher answers for no more; None: each epoch has its own."""
     image_size: int | None = None
     """Side of the model input in pixels; None: the data set's own (folders: 32)."""
     train_images: int | None = None
@@ -402,6 +411,7 @@ class StudyConfig:
             crop_padding=image_size // 8 if self.crop_padding is None else self.crop_padding,
             flip=flip_suits_data if self.flip is None else self.flip,
             cutout=self.cutout,
+            distinct=self.distinct_views,
             seed=self.seed,
         )
 

@@ -81,34 +81,30 @@ class NarrowResNet(nn.Module):
         return self.fc(self.features(images).mean((2, 3)))
 
 
-class ResNet9(nn.Module):
-    """David Page's ResNet-9 (DAWNBench, 2018) at half of its channels: it learns fast, and has few, dense layers.
+class SpeedNet(nn.Module):
+    """A narrow net in the shape of airbench's (Keller Jordan, arXiv 2404.00498): it learns fast and answers fast.
 
-    Pooling comes early and channels grow fast, so that most of the arithmetic is done where it learns most: 192 MFLOP
-    at 32x32 and 1.64 M parameters.
+    A thin first layer, then three pairs of convolutions. Pooling comes before normalisation and halves the picture at
+    once, so that most of the arithmetic is in few, dense layers: 129 MFLOP at 32x32, 0.57 M parameters.
     """
 
     def __init__(self, classes: int) -> None:
         super().__init__()
 
-        def block(inputs: int, outputs: int, *, pool: bool = False) -> nn.Module:
-            convolution = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
-            layers = [convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-            return nn.Sequential(*layers, *([nn.MaxPool2d(2)] if pool else []))
+        def convolution(inputs: int, outputs: int, *more: nn.Module) -> list[nn.Module]:
+            layer = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
+            return [layer, *more, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
-        self.stem = block(3, 32)
-        self.stage1 = block(32, 64, pool=True)
-        self.residual1 = nn.Sequential(block(64, 64), block(64, 64))
-        self.stage2 = block(64, 128, pool=True)
-        self.stage3 = block(128, 256, pool=True)
-        self.residual3 = nn.Sequential(block(256, 256), block(256, 256))
-        self.fc = nn.Linear(256, classes)
+        def pair(inputs: int, outputs: int) -> nn.Module:
+            return nn.Sequential(*convolution(inputs, outputs, nn.MaxPool2d(2)), *convolution(outputs, outputs))
+
+        self.stem = nn.Sequential(nn.Conv2d(3, 24, kernel_size=3, padding=1), nn.ReLU(inplace=True))
+        self.features = nn.Sequential(pair(24, 64), pair(64, 128), pair(128, 128))
+        self.fc = nn.Linear(128, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) -> logits (N, classes)."""
-        low = self.stage1(self.stem(images))
-        high = self.stage3(self.stage2(low + self.residual1(low)))
-        return self.fc((high + self.residual3(high)).amax((2, 3)))
+        return self.fc(self.features(self.stem(images)).amax((2, 3)))
 
 
 def _mobilenet_v3_small(classes: int) -> nn.Module:
@@ -140,7 +136,7 @@ class Architecture:
 MODELS: dict[str, Architecture] = {
     "resnet18": Architecture(build=_resnet18, dense=True),
     "resnet_narrow": Architecture(build=lambda classes: NarrowResNet(classes, (32, 64, 128), 2), dense=True),
-    "resnet9": Architecture(build=ResNet9, dense=True),
+    "speednet": Architecture(build=SpeedNet, dense=True),
     "resnet_tiny": Architecture(build=lambda classes: NarrowResNet(classes, (16, 32, 64), 1), dense=True),
     "mobilenet_v3_small": Architecture(build=_mobilenet_v3_small, dense=False),
     "shufflenet_v2_x0_5": Architecture(build=_shufflenet_v2("x0_5"), dense=False),

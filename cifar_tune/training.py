@@ -92,8 +92,9 @@ def train(
 
     for number in range(done + 1, config.epochs + 1):
         started = time.perf_counter()
-        views = draw_views(config.views, number, len(labels))
-        logits = teacher_logits(number, views) if config.distils and teacher_logits else None
+        drawn = config.views.drawn(number)
+        views = draw_views(config.views, drawn, len(labels))
+        logits = teacher_logits(drawn, views) if config.distils and teacher_logits else None
         views = to_device(views, device)
         model.train()
         training_started = time.perf_counter()

@@ -63,7 +63,7 @@ QUICK = ("--preset", "quick")
         (("--preset", "huge"), "preset 'huge' is unknown; allowed are quick, cpu, gpu"),
         (
             (*QUICK, "--students", "vgg"),
-            "model 'vgg' is unknown; allowed are resnet18, resnet_narrow, resnet9, resnet_tiny, mobilenet",
+            "model 'vgg' is unknown; allowed are resnet18, resnet_narrow, speednet, resnet_tiny, mobilenet",
         ),
         ((*QUICK, "--teacher", "vgg"), "model 'vgg' is unknown; allowed are resnet18"),
         ((*QUICK, "--schedules", "cubic"), "schedule 'cubic' is unknown; allowed are cosine, step, one_cycle, linear"),
@@ -89,6 +89,7 @@ QUICK = ("--preset", "quick")
         ((*QUICK, "--teacher-checkpoint", "none.safetensors"), "allowed is an existing safetensors file"),
         ((*QUICK, "--storage", "s3://bucket/runs"), "storage is 's3://bucket/runs'"),
         ((*QUICK, "--gpus-per-trial", "2"), "gpus per trial is 2.0; allowed is above 0, at most 1"),
+        ((*QUICK, "--distinct-views", "0"), "distinct views is 0; allowed is 1 or more"),
         ((*QUICK, "--final-seeds", "0"), "final seeds is 0; allowed is 1 or more"),
         ((*QUICK, "--final-epochs", "0"), "final epochs is 0; allowed is 1 or more"),
         ((*QUICK, "--search-images", "5000"), "search images is 5000; allowed is 10 to 1294"),

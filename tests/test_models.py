@@ -43,7 +43,7 @@ def test_resnet18_has_the_cifar_stem() -> None:
     [
         ("resnet18", 11.17),
         ("resnet_narrow", 0.70),
-        ("resnet9", 1.64),
+        ("speednet", 0.57),
         ("resnet_tiny", 0.08),
         ("mobilenet_v3_small", 1.53),
         ("shufflenet_v2_x1_0", 1.26),
@@ -62,7 +62,7 @@ def test_same_seed_same_weights() -> None:
 def test_unknown_model_lists_those_allowed() -> None:
     with pytest.raises(
         ValueError,
-        match="'vgg' is unknown; allowed are resnet18, resnet_narrow, resnet9, resnet_tiny, mobilenet_v3_small",
+        match="'vgg' is unknown; allowed are resnet18, resnet_narrow, speednet, resnet_tiny, mobilenet_v3_small",
     ):
         build_model("vgg", 10)
 

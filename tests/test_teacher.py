@@ -77,6 +77,14 @@ def test_logits_of_an_epoch_are_computed_once(
     assert sorted(answered) == list(range(0, len(DATA.train_images), 8))
 
 
+def test_a_teacher_answers_once_for_views_that_come_again(teacher: TeacherRef, tmp_path: Path) -> None:
+    settings = TrainConfig(
+        model="resnet_tiny", arm="distill", alpha=0.7, epochs=5, lr=0.01, batch_size=24, views=ViewConfig(distinct=2)
+    )
+    list(train(settings, DATA, CachedTeacher(tmp_path / "cache", teacher, DATA, settings.views)))
+    assert len(list(tmp_path.rglob("*.logits"))) == 2
+
+
 def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-2])
 
