@@ -128,6 +128,11 @@ def test_checkpoint_of_another_architecture_names_the_keys(refused: Callable[...
     assert "unexpected features.0.weight" in said
 
 
+def test_registered_model_without_weights_and_data_has_classes(here: Path) -> None:
+    _, (subject,), _ = variant_grid._of_model(variant_grid.GridConfig(model="mobilenet_v3_small"))
+    assert subject.classes == 10
+
+
 def test_own_model_without_data_has_latencies_alone(here: Path) -> None:
     command = [sys.executable, variant_grid.__file__, "--model", "own_models:make", "--input-shape", "1", "8", "8"]
     options = ["--preset", "quick", "--name", "own", "--no-dashboard", "--runtimes", "onnxruntime"]
