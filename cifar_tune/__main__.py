@@ -140,7 +140,7 @@ class Bench:
     """Samples of each repeat, at least, within the time limit."""
     repeats: int = 3
     """Repeats."""
-    time_limit: float = 8.0
+    time_limit: float = 6.0
     """Seconds of sampling, the paired reference included, after which 700 samples are enough."""
     threads: int = 0
     """CPU threads; 0: all cores."""

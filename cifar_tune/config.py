@@ -218,7 +218,7 @@ class LatencyConfig:
     """Seconds of samples between two looks at who else uses the device."""
     retries: int = 1
     """Disturbed windows of a repeat that are taken again; those after them count, and mark the row."""
-    time_limit: float = 8.0
+    time_limit: float = 6.0
     """Seconds of sampling, the reference and all repeats included, after which MIN_SAMPLES are enough."""
     threads: int = 0
     """CPU threads while measuring; 0: all cores of the node."""
@@ -340,7 +340,7 @@ class StudyConfig:
     """Repeats of each latency measurement."""
     latency_fresh_processes: bool = True
     """Each repeat in a process of its own."""
-    latency_time_limit: float = 8.0
+    latency_time_limit: float = 6.0
     """Seconds of sampling of a row; a slow variant goes on until it has 700 samples, up to ten times as long."""
     latency_threads: int = 0
     """CPU threads while measuring; 0: all cores of the node."""
