@@ -135,15 +135,11 @@ def ours(study: StudyConfig, data: ImageData, ref: TeacherRef | None, run: Path)
 
 
 def usual(
-    args: argparse.Namespace,
-    data: ImageData,
-    ref: TeacherRef,
-    points: Sequence[dict[str, Any]],
-    workers: int,
-    run: Path,
+    data: ImageData, ref: TeacherRef, points: Sequence[dict[str, Any]], epochs: int, workers: int, run: Path
 ) -> tuple[float, list[Timeline]]:
     """Seconds of the same points trained in the usual way, as many trials at a time, and when each got how far."""
-    settings = {"model": STUDENT, "seed": 0, "batch": BATCH, "epochs": args.epochs, "workers": workers}
+    settings = {"model": STUDENT, "seed": 0, "batch": BATCH, "epochs": epochs, "workers": workers}
+    name = f"usual{workers}-{len(points)}"
     started = time.perf_counter()
     ray.init(address="local", num_cpus=usable_cpus(), include_dashboard=False, log_to_driver=False)
     try:
@@ -153,7 +149,7 @@ def usual(
                 {"cpu": 1},
             ),
             param_space={"point": tune.grid_search(list(points))},
-            run_config=tune.RunConfig(storage_path=str(run.absolute()), name=f"usual{workers}", verbose=0),
+            run_config=tune.RunConfig(storage_path=str(run.absolute()), name=name, verbose=0),
         ).fit()
         return time.perf_counter() - started, [r.metrics["timeline"] for r in results]
     finally:
@@ -161,21 +157,24 @@ def usual(
 
 
 def whole_search(args: argparse.Namespace, folder: Path) -> bool:
-    """The same points both ways; the usual way with whichever number of loader workers is fastest for two trials."""
+    """The same points both ways; the usual way with whichever number of loader workers is fastest.
+
+    That is found with one epoch of as many trials as there are cores, on a quarter of the images.
+    """
     data = load(DataConfig(source=args.data, train_images=args.images))
     ref = teacher_of(data, folder)
     study = study_of(args, folder)
     seconds, trials = ours(study, data, ref, folder / "ours")
     points = [{n: getattr(t, n) for n in ("lr", "schedule", "temperature", "alpha")} for t in trials]
     images = len(data.train_labels) * args.epochs
-    probe = {w: usual(args, data, ref, points[: usable_cpus()], w, folder)[0] for w in args.workers}
+    quarter = subset(data, len(data.train_labels) // 4, 0)
+    probe = {w: usual(quarter, ref, points[: usable_cpus()], 1, w, folder)[0] for w in args.workers}
     best = min(probe, key=lambda w: probe[w])
     print("usual way, loader workers: " + ", ".join(f"{w}: {s:.0f} s" for w, s in probe.items()), flush=True)
-    theirs, timelines = usual(args, data, ref, points, best, folder)
+    theirs, timelines = usual(data, ref, points, args.epochs, best, folder)
     accuracies = [timeline[-1][1] for timeline in timelines]
-    steady = steady_rate(trials, images)
-    # what two trials took, less what all of them did, leaves the usual way's start-up out
-    theirs_steady = (len(points) - usable_cpus()) * images / max(theirs - probe[best], 1e-9)
+    ends = [(t.started_at or 0.0) + (t.train_seconds or 0.0) for t in trials]
+    steady, theirs_steady = steady_rate(ends, images), steady_rate([line[-1][0] for line in timelines], images)
     own = [t.val_accuracy or 0.0 for t in trials]
     print(f"{args.trials} trials, {args.epochs} epochs, {len(data.train_labels)} images of CIFAR-10, {STUDENT}:")
     noise = 2 * float(np.std(own) / np.sqrt(len(own)) + np.std(accuracies) / np.sqrt(len(accuracies)))
@@ -207,7 +206,7 @@ def sooner(args: argparse.Namespace, folder: Path) -> bool:
     ]
     points = [{n: getattr(t, n) for n in ("lr", "schedule", "temperature", "alpha")} for t in trials]
     began = time.time()
-    _, timelines = usual(args, data, ref, points, args.workers[0], folder)
+    _, timelines = usual(data, ref, points, args.epochs, args.workers[0], folder)
     theirs = [(at - began, accuracy) for timeline in timelines for at, accuracy in timeline]
     goal = max(accuracy for _, accuracy in theirs)
     reached = [min((at for at, a in line if a >= goal), default=float("inf")) for line in (own, theirs)]
@@ -217,11 +216,10 @@ def sooner(args: argparse.Namespace, folder: Path) -> bool:
     return reached[1] / reached[0] >= SOONER
 
 
-def steady_rate(trials: Sequence[TrialRecord], images: int) -> float:
-    """Images a second of all trials at work, after the first have ended: the teacher is done by then."""
-    ends = sorted((t.started_at or 0.0) + (t.train_seconds or 0.0) for t in trials)
-    first = ends[usable_cpus() - 1]
-    return (len(trials) - usable_cpus()) * images / (ends[-1] - first)
+def steady_rate(ends: Sequence[float], images: int) -> float:
+    """Images a second of all trials, from when each ended: once the first have, start-up and teacher are done."""
+    cores, ordered = usable_cpus(), sorted(ends)
+    return (len(ordered) - cores) * images / (ordered[-1] - ordered[cores - 1])
 
 
 # --- overhead, memory, growth -----------------------------------------------------------------------------------

@@ -271,13 +271,13 @@ class StudyConfig:
     teacher_epochs: int | None = None
     """Epochs of a teacher trial; None: as many as a student's."""
     search_images: int | None = None
-    """Stratified subset of the training images for the students' search; finalists train on all. None: all."""
+    """Stratified subset of the training images, at most as many, for the students' search; finalists train on all."""
     final_top: int = 3
     """Best trials of each student and arm that are trained anew, with new seeds, before any reads the test set."""
     final_seeds: int = 3
     """Seeds of each of them."""
     final_epochs: int | None = None
-    """Epochs of a finalist; None: as many as a student's trial."""
+    """Epochs of a finalist, where they are more than a student's trial has."""
     warm_start: str | None = None
     """An earlier run, whose best trials are tried after the authors' defaults."""
     batch_size: int = 128
@@ -422,7 +422,7 @@ class StudyConfig:
     @property
     def finalist_epochs(self) -> int:
         """Epochs of a student's finalist."""
-        return self.epochs if self.final_epochs is None else self.final_epochs
+        return max(self.epochs, self.final_epochs or 0)
 
     @property
     def finalist_seeds(self) -> range:
@@ -467,7 +467,23 @@ PRESETS: dict[str, StudyConfig] = {
         latency_time_limit=5.0,
         runtimes=("onnxruntime",),
     ),
-    "cpu": StudyConfig(preset="cpu", runtimes=("onnxruntime", "openvino")),
+    # Two cores in two hours on CIFAR-10, half of it for ResNet-18; docs/log.md tells how the numbers were chosen.
+    "cpu": StudyConfig(
+        preset="cpu",
+        students=("speednet",),
+        teacher_samples=1,
+        teacher_epochs=4,
+        epochs=4,
+        search_images=5000,
+        grace_epochs=1,
+        final_top=1,
+        final_seeds=2,
+        final_epochs=8,
+        distinct_views=4,
+        lr_range=(0.05, 0.4),
+        schedules=("one_cycle", "cosine"),
+        runtimes=("onnxruntime", "openvino"),
+    ),
     "gpu": StudyConfig(
         preset="gpu", num_samples=32, teacher_samples=4, epochs=60, batch_size=512, latency_iterations=1000
     ),

@@ -138,7 +138,8 @@ def _checked(study: StudyConfig) -> Prepared:
     device = resolve_device(study.device)
     run = run_folder(study)
     data = load(study.data_config(), study.data_dir)
-    searched = None if study.search_images is None else subset(data, study.search_images, study.seed)
+    fewer = study.search_images is not None and study.search_images < len(data.train_images)
+    searched = subset(data, study.search_images or 0, study.seed) if fewer else None
     teacher = _teacher_given(study, data)
     if study.warm_start is not None:
         load_run(study.warm_start, study.storage)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,10 @@ SECONDS_A_BUILD = 30.0
 """A cold compilation on one core."""
 SECONDS_AN_EXPORT = 8.0
 PROBE_BATCH = 64
+ANSWER_SHARE = 0.25
+"""What a teacher's answer for an image takes, as a share of training on it."""
+READING_SHARE = 0.7
+"""What FP32 takes to read a test image, alone or in a batch, as a share of training on one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,46 +43,80 @@ class PlannedStage:
 
 def plan(prepared: Prepared) -> list[PlannedStage]:
     """The stages with estimated times; training rates are probed with two steps of each model."""
-    study, data = prepared.study, prepared.data
-    images = len(data.train_images)
+    study = prepared.study
     cores = usable_cpus() if prepared.device == "cpu" else 1
+    arms: dict[str, Arm] = {**dict.fromkeys(study.students, PLAIN_ARM), study.teacher: TEACHER_ARM}
+    rates = {model: cores * images_per_second(prepared, model, arm) for model, arm in arms.items()}
+    return [*budget_stages(prepared), *training_stages(prepared, rates), *grid_stages(prepared, rates, cores)]
+
+
+def budget_stages(prepared: Prepared) -> list[PlannedStage]:
+    """What shows, before any training, which students can meet a latency budget."""
+    study = prepared.study
+    if study.latency_budget_ms is None:
+        return []
+    rows = len(study.students) * len(study_variants(study, prepared.device))
+    work = f"{rows} rows with random weights, and their builds, which serve the grid too"
+    return [PlannedStage(name="latency budget", work=work, seconds=rows * _row_seconds(study))]
+
+
+def training_stages(prepared: Prepared, rates: Mapping[str, float]) -> list[PlannedStage]:
+    """Teacher, searches and finalists; the teacher's answers count where they are first needed.
+
+    Args:
+        rates: of each model, training images a second of the whole machine.
+    """
+    study, images = prepared.study, len(prepared.data.train_images)
+    searched = images if prepared.search_data is None else len(prepared.search_data.train_images)
+    arms = study_arms(study)
+
+    def training(name: str, model: str, epochs: int, trials: int, images: int, answers: float = 0.0) -> PlannedStage:
+        seconds = trials * epochs * images / rates[model] + answers + SECONDS_A_FIT
+        of = "" if images == len(prepared.data.train_images) else f" on {images} images"
+        return PlannedStage(name=name, work=f"{trials} trials of {epochs} epochs{of}", seconds=seconds)
+
+    def answers(images: int, epochs: int) -> float:
+        return ANSWER_SHARE * images * min(epochs, study.distinct_views or epochs) / rates[study.teacher]
+
     stages: list[PlannedStage] = []
-
-    def training(name: str, rate: float, epochs: int, trials: int, images: int) -> None:
-        seconds = trials * epochs * images / (rate * cores) + SECONDS_A_FIT
-        of = "" if images == len(data.train_images) else f" on {images} images"
-        stages.append(PlannedStage(name=name, work=f"{trials} trials of {epochs} epochs{of}", seconds=seconds))
-
     if prepared.teacher is None:
-        rate, epochs = images_per_second(prepared, study.teacher, TEACHER_ARM), study.arm_epochs(TEACHER_ARM)
-        training(f"teacher {study.teacher}", rate, epochs, study.teacher_samples, images)
-    rates = {student: images_per_second(prepared, student, PLAIN_ARM) for student in study.students}
-    searched = images if study.search_images is None else study.search_images
-    arms = (PLAIN_ARM,) if study.distill == "never" else (PLAIN_ARM, DISTILL_ARM)
-    for student in study.students:
+        epochs = study.arm_epochs(TEACHER_ARM)
+        stages.append(training(f"teacher {study.teacher}", study.teacher, epochs, study.teacher_samples, images))
+    for number, student in enumerate(study.students):
         for arm in arms:
             condition = ", if plain misses the accuracy" if (study.distill, arm) == ("auto", DISTILL_ARM) else ""
-            training(f"{arm} {student}{condition}", rates[student], study.epochs, study.num_samples, searched)
-    finals = len(study.students) * len(arms) * min(study.final_top, study.num_samples) * study.final_seeds
-    rate = len(rates) / sum(1 / rate for rate in rates.values())
-    training("finalists", rate, study.finalist_epochs, finals, images)
-    variants = study_variants(study, prepared.device)
-    if study.latency_budget_ms is not None:
-        rows = len(study.students) * len(variants)
-        work = f"{rows} rows with random weights, and their builds, which serve the grid too"
-        stages.insert(0, PlannedStage(name="latency budget", work=work, seconds=rows * _row_seconds(study)))
-    subjects, models = 1 + len(study.students) * len(arms), 1 + len(study.students)
-    compiles = models * sum(v.compile != "none" for v in variants)
-    exports = subjects * sum(RUNTIMES[v.runtime].export is not None for v in {v.built for v in variants})
+            first = answers(searched, study.epochs) if arm == DISTILL_ARM and number == 0 else 0.0
+            name = f"{arm} {student}{condition}"
+            stages.append(training(name, student, study.epochs, study.num_samples, searched, first))
+    trials = len(arms) * min(study.final_top, study.num_samples) * study.final_seeds
+    for number, student in enumerate(study.students):
+        first = answers(images, study.finalist_epochs) if DISTILL_ARM in arms and number == 0 else 0.0
+        stages.append(training(f"finalists {student}", student, study.finalist_epochs, trials, images, first))
+    return stages
+
+
+def study_arms(study: StudyConfig) -> tuple[Arm, ...]:
+    """What each student may be trained for."""
+    return (PLAIN_ARM,) if study.distill == "never" else (PLAIN_ARM, DISTILL_ARM)
+
+
+def grid_stages(prepared: Prepared, rates: Mapping[str, float], cores: int) -> list[PlannedStage]:
+    """Builds, readings of the test set, and measurements."""
+    study, variants = prepared.study, study_variants(prepared.study, prepared.device)
+    models = [study.teacher, *(student for student in study.students for _ in study_arms(study))]
+    compiles = len(set(models)) * sum(v.compile != "none" for v in variants)
+    exports = len(models) * sum(RUNTIMES[v.runtime].export is not None for v in {v.built for v in variants})
     builds = (SECONDS_A_BUILD * compiles + SECONDS_AN_EXPORT * exports) / cores
-    rows = subjects * len(variants)
+    readings = len({v.evaluated for v in variants}) * len(prepared.data.test_images)
+    reading = READING_SHARE * readings * sum(1 / rates[model] for model in models)
+    rows = len(models) * len(variants)
     axes = " x ".join("{" + ", ".join(map(str, values)) + "}" for values in GRID.values())
     more = len(variants) - len(grid_variants())
-    stages += [
+    return [
         PlannedStage(
             name="prepare variants",
-            work=f"{compiles} compilations, {exports} exports, {subjects} finalists read the test set",
-            seconds=builds + 2 * SECONDS_A_FIT,
+            work=f"{compiles} compilations, {exports} exports, {len(models)} finalists read the test set",
+            seconds=builds + reading + 2 * SECONDS_A_FIT,
         ),
         PlannedStage(
             name="latency",
@@ -86,7 +125,6 @@ def plan(prepared: Prepared) -> list[PlannedStage]:
         ),
         PlannedStage(name="confirm", work="6 fresh runs of candidate and baseline", seconds=6 * _row_seconds(study)),
     ]
-    return stages
 
 
 def _row_seconds(study: StudyConfig) -> float:
@@ -96,7 +134,7 @@ def _row_seconds(study: StudyConfig) -> float:
 
 
 def images_per_second(prepared: Prepared, model: str, arm: Arm) -> float:
-    """Training rate on one core, or on the GPU; the teacher's pass is left out: all trials share one."""
+    """Training rate on one core, or on the GPU."""
     size = prepared.data.train_images.shape[1]
     sample = {"lr": 0.01, "schedule": "cosine"}
     config = prepared.study.train_config(model, arm, sample, device=prepared.device)

@@ -92,7 +92,7 @@ QUICK = ("--preset", "quick")
         ((*QUICK, "--distinct-views", "0"), "distinct views is 0; allowed is 1 or more"),
         ((*QUICK, "--final-seeds", "0"), "final seeds is 0; allowed is 1 or more"),
         ((*QUICK, "--final-epochs", "0"), "final epochs is 0; allowed is 1 or more"),
-        ((*QUICK, "--search-images", "5000"), "search images is 5000; allowed is 10 to 1294"),
+        ((*QUICK, "--search-images", "9"), "search images is 9; allowed is 10 to 1294"),
         ((*QUICK, "--warm-start", "none"), "run is 'none'; allowed is a path, or a run in"),
     ],
     ids=lambda value: " ".join(value)[-40:] if isinstance(value, tuple) else "",
