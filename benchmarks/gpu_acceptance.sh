@@ -19,8 +19,7 @@ part() { # part NAME SECONDS COMMAND...: its output goes to OUT_DIR/log.txt
 }
 
 nvidia-smi >"$out/log.txt" 2>&1
-part study 320 python sweeps/distill_search.py --preset gpu --data "$data" --students mobilenet_v3_small \
-    --teacher-samples 2 --num-samples 8 --epochs 12 --final-top 1 --final-seeds 2 --no-dashboard --storage "$runs" --name gpu
+part study 320 python sweeps/distill_search.py --preset gpu --data "$data" --no-dashboard --storage "$runs" --name gpu
 for file in report.md front.png comparison.csv latency.parquet trials.parquet study.json; do
     cp "$runs/gpu/$file" "$out/" 2>>"$out/log.txt"
 done
