@@ -2,17 +2,20 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import optuna
 import pytest
 from analysis_data import trial
 from optuna.trial import TrialState
+from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from cifar_tune.config import PRESETS, StudyConfig
-from cifar_tune.records import TrialRecord
-from cifar_tune.tuning.searcher import first_points, importance, make_searcher, open_journal
+from cifar_tune.records import EpochRecord, TrialRecord
+from cifar_tune.tuning.searcher import first_points, importance, make_scheduler, make_searcher, open_journal
+from cifar_tune.tuning.trainables import METRIC
 
 STUDY = dataclasses.replace(PRESETS["quick"], schedules=("cosine", "linear"), num_samples=50)
 SMALL = dataclasses.replace(STUDY, lr_range=(0.05, 0.05))
@@ -100,6 +103,24 @@ def test_a_resumed_search_knows_the_finished_and_forgets_those_at_work(journal: 
     searcher(journal, finished=(finished(), finished(lr=0.02, status="pruned", epochs_run=2)))
     assert [t.state for t in told(journal)][:2] == [TrialState.COMPLETE, TrialState.PRUNED]
     assert not any(t.state is TrialState.RUNNING for t in told(journal))
+
+
+def epoch(trial_id: str, number: int, accuracy: float) -> EpochRecord:
+    return EpochRecord(
+        trial_id=trial_id, epoch=number, lr=0.1, train_loss=1.0, train_accuracy=0.5, val_loss=1.0,
+        val_accuracy=accuracy, seconds=1.0, images_per_second=100.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("accuracy", "decision"), [(0.5, "STOP"), (0.95, "CONTINUE")])
+def test_early_stopping_compares_with_the_finished_trials_of_a_resumed_search(accuracy: float, decision: str) -> None:
+    grace = STUDY.grace_epochs
+    known = [epoch(f"t{i}", number, 0.9) for i in range(3) for number in range(1, grace + 1)]
+    asha = make_scheduler(STUDY, "plain", known)
+    assert asha is not None
+    new, controller = cast("Trial", SimpleNamespace(trial_id="new")), cast("Any", None)
+    asha.on_trial_add(controller, new)
+    assert asha.on_trial_result(controller, new, {"epoch": grace, METRIC: accuracy}) == decision
 
 
 def test_importance_finds_the_parameter_that_matters() -> None:

@@ -6,18 +6,20 @@ import functools
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FixedTrial, TrialState, create_trial
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from cifar_tune.config import Arm, StudyConfig
-from cifar_tune.records import TrialRecord
+from cifar_tune.records import EpochRecord, TrialRecord
 from cifar_tune.space import first_point, nearest_point, suggest
 from cifar_tune.tuning.trainables import METRIC
 
@@ -151,12 +153,25 @@ def first_points(
     return [p for i, p in enumerate(points) if p not in done and p not in points[:i]]
 
 
-def make_scheduler(study: StudyConfig, arm: Arm) -> ASHAScheduler | None:
-    """ASHA on epochs; None where early stopping is off or the runs are too short for it."""
+def make_scheduler(study: StudyConfig, arm: Arm, finished: Sequence[EpochRecord] = ()) -> ASHAScheduler | None:
+    """ASHA on epochs; None where early stopping is off or the runs are too short for it.
+
+    Args:
+        finished: the epochs of the trials that are done, which a new trial must keep up with too.
+    """
     epochs = study.arm_epochs(arm)
     if not study.early_stopping or epochs <= study.grace_epochs:
         return None
-    return ASHAScheduler(metric=METRIC, mode="max", max_t=epochs, grace_period=study.grace_epochs, reduction_factor=3)
+    asha = ASHAScheduler(
+        time_attr="epoch", metric=METRIC, mode="max", max_t=epochs, grace_period=study.grace_epochs, reduction_factor=3
+    )
+    best: dict[str, float] = {}
+    (bracket,) = asha._brackets  # noqa: SLF001 - there is no public way to tell it of earlier trials
+    for epoch in sorted(finished, key=lambda e: e.epoch):
+        best[epoch.trial_id] = max(epoch.val_accuracy, best.get(epoch.trial_id, 0.0))
+        trial = SimpleNamespace(trial_id=epoch.trial_id)  # all that a bracket asks of a trial
+        bracket.on_result(cast("Trial", trial), epoch.epoch, best[epoch.trial_id])
+    return asha
 
 
 def importance(trials: Sequence[TrialRecord], study: StudyConfig, arm: Arm) -> dict[str, float]:

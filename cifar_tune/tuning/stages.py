@@ -77,6 +77,8 @@ def search(
         return finished
     stage_view = view.stage(f"{arm} {model}", missing * task.template.epochs, "epochs")
     first = first_points(study, arm, finished, earlier)
+    ids = {t.trial_id for t in finished}
+    epochs = [e for e in ledger.read(EpochRecord) if e.trial_id in ids]
     name = f"{run.name} {arm} {model}"
     searcher = make_searcher(study, arm, finished, first, run / JOURNAL, name)
     fit(
@@ -88,7 +90,7 @@ def search(
             num_samples=missing,
             search_alg=ConcurrencyLimiter(searcher, max_concurrent=slots.concurrent),
             # the scheduler takes metric and mode from here, the searcher needs its own copy
-            scheduler=make_scheduler(study, arm),
+            scheduler=make_scheduler(study, arm, epochs),
             reuse_actors=True,
         ),
         watch=TrialKeeper(task, run, dataset, ledger, stage_view).watch(),
