@@ -219,7 +219,7 @@ class LatencyConfig:
     retries: int = 1
     """Disturbed windows of a repeat that are taken again; those after them count, and mark the row."""
     time_limit: float = 6.0
-    """Seconds of sampling, the reference and all repeats included, after which MIN_SAMPLES are enough."""
+    """Seconds of rounds, the reference and all repeats included, after which MIN_SAMPLES are enough."""
     threads: int = 0
     """CPU threads while measuring; 0: all cores of the node."""
     strict: bool = False
@@ -341,7 +341,7 @@ class StudyConfig:
     latency_fresh_processes: bool = True
     """Each repeat in a process of its own."""
     latency_time_limit: float = 6.0
-    """Seconds of sampling of a row; a slow variant goes on until it has 700 samples, up to ten times as long."""
+    """Seconds of a row's rounds; a slow variant goes on until it has 700 samples, up to ten times as long."""
     latency_threads: int = 0
     """CPU threads while measuring; 0: all cores of the node."""
     strict: bool = False

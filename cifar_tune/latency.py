@@ -111,23 +111,29 @@ def measure(
     """
     timers = [_Timer(t, clock) for t in (variant, reference) if t is not None]
     stable = [_warm_up(timer, config) for timer in timers]
-    return [_repeat(timers, config, rng, watch or NoWatch(), stable) for _ in range(repeats)]
+    return [_repeat(timers, config, rng, clock, watch or NoWatch(), stable) for _ in range(repeats)]
 
 
 def _repeat(
-    timers: Sequence[_Timer], config: LatencyConfig, rng: np.random.Generator, watch: Watch, stable: Sequence[bool]
+    timers: Sequence[_Timer],
+    config: LatencyConfig,
+    rng: np.random.Generator,
+    clock: Callable[[], float],
+    watch: Watch,
+    stable: Sequence[bool],
 ) -> Repeat:
     taken: list[list[float]] = [[] for _ in timers]
     windows = discarded = contended = 0
     spent_ms = 0.0
     while (most := _wanted(taken[0], spent_ms, config)) > 0:
         watch.start()
+        started = clock()
         window = _window(timers, config, _window_ms(spent_ms, config), most, rng)
         disturbed = watch.disturbed()
         if disturbed and discarded < config.retries:
             discarded += 1
             continue
-        spent_ms += sum(map(sum, window))
+        spent_ms += (clock() - started) * 1e3  # with what is not timed
         windows += 1
         contended += disturbed
         for all_samples, samples in zip(taken, window, strict=True):
@@ -144,7 +150,7 @@ def _repeat(
 
 
 def _share_ms(config: LatencyConfig) -> float:
-    """Milliseconds of sampling that a repeat may take, disturbed windows that are taken again aside."""
+    """Milliseconds that the rounds of a repeat may take, disturbed windows that are taken again aside."""
     return config.time_limit * 1e3 / config.repeats
 
 
