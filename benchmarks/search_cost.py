@@ -30,11 +30,12 @@ import torch
 from ray import tune
 from usual_way import train_usual
 
-from cifar_tune.config import PRESETS, DataConfig, StudyConfig, TrainConfig, ViewConfig
+from cifar_tune.config import DataConfig, StudyConfig, TrainConfig, ViewConfig
 from cifar_tune.data import ImageData, load, subset
 from cifar_tune.device import usable_cpus
 from cifar_tune.ledger import Ledger
 from cifar_tune.models import save_weights
+from cifar_tune.presets import PRESETS
 from cifar_tune.records import EpochRecord, TrialRecord
 from cifar_tune.teacher import CachedTeacher, OnlineTeacher, TeacherRef
 from cifar_tune.training import train

@@ -141,7 +141,7 @@ class Bench:
     repeats: int = 3
     """Repeats."""
     time_limit: float = 6.0
-    """Seconds of sampling, the paired reference included, after which 700 samples are enough."""
+    """Seconds of rounds, the paired reference included, after which 700 samples are enough."""
     threads: int = 0
     """CPU threads; 0: all cores."""
     strict: bool = False

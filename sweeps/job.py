@@ -23,11 +23,12 @@ import ray
 
 from analysis.frames import load_run
 from cifar_tune import cli
-from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, PRESETS, TEACHER_ARM, StudyConfig, check
+from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, TEACHER_ARM, StudyConfig, check
 from cifar_tune.data import ImageData, describe, load, subset
 from cifar_tune.device import environment, resolve_device
 from cifar_tune.ledger import Ledger
 from cifar_tune.models import architecture, trained_on
+from cifar_tune.presets import PRESETS
 from cifar_tune.records import EpochRecord, LatencyRecord, Stage, TrialRecord
 from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.schedules import schedule
@@ -138,8 +139,8 @@ def _checked(study: StudyConfig) -> Prepared:
     device = resolve_device(study.device)
     run = run_folder(study)
     data = load(study.data_config(), study.data_dir)
-    fewer = study.search_images is not None and study.search_images < len(data.train_images)
-    searched = subset(data, study.search_images or 0, study.seed) if fewer else None
+    most = study.search_images
+    searched = None if most is None or most >= len(data.train_images) else subset(data, most, study.seed)
     teacher = _teacher_given(study, data)
     if study.warm_start is not None:
         load_run(study.warm_start, study.storage)

@@ -21,10 +21,11 @@ from typing import Literal
 from analysis.frames import find_run
 from analysis.report import write_report
 from cifar_tune import cli
-from cifar_tune.config import PRESETS, DataConfig, StudyConfig, check
+from cifar_tune.config import DataConfig, StudyConfig, check
 from cifar_tune.data import load, random_images
 from cifar_tune.device import resolve_device
 from cifar_tune.models import architecture, checkpoint_classes, try_once
+from cifar_tune.presets import PRESETS
 from cifar_tune.records import TrialRecord
 from cifar_tune.store import read_records
 from cifar_tune.subjects import Subject, load_subject

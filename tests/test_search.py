@@ -12,7 +12,8 @@ from optuna.trial import TrialState
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
-from cifar_tune.config import PRESETS, StudyConfig
+from cifar_tune.config import StudyConfig
+from cifar_tune.presets import PRESETS
 from cifar_tune.records import EpochRecord, TrialRecord
 from cifar_tune.tuning.searcher import first_points, importance, make_scheduler, make_searcher, open_journal
 from cifar_tune.tuning.trainables import METRIC

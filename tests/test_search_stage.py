@@ -11,8 +11,9 @@ import pytest
 import ray
 from small_data import small_data
 
-from cifar_tune.config import PRESETS, StudyConfig
+from cifar_tune.config import StudyConfig
 from cifar_tune.ledger import Ledger
+from cifar_tune.presets import PRESETS
 from cifar_tune.records import EpochRecord, Stage, TrialRecord
 from cifar_tune.tuning.cluster import ClusterInfo, cluster
 from cifar_tune.tuning.progress import StudyView

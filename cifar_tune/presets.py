@@ -1,0 +1,63 @@
+"""PRESETS: name -> a study's settings, from which a user's flags start."""
+
+from __future__ import annotations
+
+from cifar_tune.config import StudyConfig
+
+PRESETS: dict[str, StudyConfig] = {
+    # Handwritten digits, a few minutes on a laptop: shows the whole way from data to answer.
+    "quick": StudyConfig(
+        preset="quick",
+        data="digits",
+        # sized for 8x8 images, and few kernels: a compiler builds a variant in a fifth of MobileNetV3's time
+        teacher="resnet_narrow",
+        students=("resnet_tiny",),
+        num_samples=4,
+        teacher_samples=2,
+        epochs=5,
+        batch_size=32,
+        crop_padding=0,  # 8x8 digits have no border to spare: a shift of one pixel costs twice the epochs
+        lr_range=(0.01, 0.1),
+        grace_epochs=3,
+        final_top=1,
+        final_seeds=2,
+        latency_iterations=240,
+        latency_max_iterations=240,
+        latency_fresh_processes=False,
+        latency_time_limit=5.0,
+        runtimes=("onnxruntime",),
+    ),
+    # Meant for two cores and two hours on CIFAR-10, not yet run whole; docs/log.md tells how the numbers were chosen.
+    "cpu": StudyConfig(
+        preset="cpu",
+        students=("speednet",),
+        teacher_samples=1,
+        teacher_epochs=4,
+        epochs=4,
+        search_images=5000,
+        grace_epochs=1,
+        final_top=1,
+        final_seeds=2,
+        final_epochs=8,
+        distinct_views=4,
+        lr_range=(0.05, 0.4),
+        schedules=("one_cycle", "cosine"),
+        runtimes=("onnxruntime", "openvino"),
+    ),
+    # Meant for one data-centre GPU and five minutes on CIFAR-10: a guess, for want of one.
+    "gpu": StudyConfig(
+        preset="gpu",
+        students=("speednet",),
+        num_samples=16,
+        teacher_samples=1,
+        teacher_epochs=16,
+        epochs=6,
+        final_top=1,
+        final_seeds=3,
+        final_epochs=24,
+        batch_size=512,
+        lr_range=(0.2, 1.6),
+        schedules=("one_cycle", "cosine"),
+        latency_iterations=1000,
+    ),
+}
