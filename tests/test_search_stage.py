@@ -40,15 +40,18 @@ def task_of(study: StudyConfig, stage: Stage, template: Training | None = None) 
     )  # fmt: skip
 
 
-def finalist(run: Path, study: StudyConfig = STUDY) -> TrialRecord:
-    """One training in its trial."""
+def finalists(run: Path, seeds: list[int], slots: Slots) -> list[TrialRecord]:
+    """A training of some seconds for each seed, each in a trial of its own."""
     run.mkdir(exist_ok=True)
-    task = task_of(study, "final")
-    training = Training(
-        arm="plain", model="resnet_tiny", sample={"lr": 0.01, "schedule": "cosine"}, seed=1, epochs=EPOCHS
-    )
+    task = task_of(STUDY, "final")
+    sample: dict[str, float | str] = {"lr": 0.01, "schedule": "cosine"}
+    trainings = [Training(arm="plain", model="resnet_tiny", sample=sample, seed=s, epochs=EPOCHS) for s in seeds]
     with StudyView() as view:
-        (trial,) = retrain(task, [training], SLOTS, run, "small", Ledger(run), view)
+        return retrain(task, trainings, slots, run, "small", Ledger(run), view)
+
+
+def finalist(run: Path) -> TrialRecord:
+    (trial,) = finalists(run, [1], SLOTS)
     return trial
 
 
@@ -88,6 +91,15 @@ def searched(run: Path, trials: int) -> list[TrialRecord]:
     task = task_of(study, "plain", template)
     with StudyView() as view:
         return search(task, trials, SLOTS, run, "small", Ledger(run), view)
+
+
+def test_two_trials_train_at_the_same_time(info: ClusterInfo, tmp_path: Path) -> None:
+    """Long trials: the worker of the second may take seconds to start on a busy machine."""
+    if info.cpus < 2:
+        pytest.skip("needs two cores")
+    slots = dataclasses.replace(SLOTS, concurrent=2)
+    first, second = sorted(finalists(tmp_path / "run", [1, 2], slots), key=lambda t: t.started_at)
+    assert second.started_at < first.started_at + first.train_seconds
 
 
 def test_more_samples_extend_a_finished_search(info: ClusterInfo, tmp_path: Path) -> None:
