@@ -37,11 +37,12 @@ from cifar_tune.ledger import Ledger
 from cifar_tune.models import save_weights
 from cifar_tune.presets import PRESETS
 from cifar_tune.records import EpochRecord, TrialRecord
+from cifar_tune.store import sha256_file
 from cifar_tune.teacher import CachedTeacher, OnlineTeacher, TeacherRef
 from cifar_tune.training import train
 from cifar_tune.tuning.cluster import cluster
 from cifar_tune.tuning.progress import StudyView
-from cifar_tune.tuning.stages import Slots, search, sha256_file
+from cifar_tune.tuning.stages import Slots, search
 from cifar_tune.tuning.trainables import Training, TrainTask
 
 Timeline = list[tuple[float, float]]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cifar_tune import cli
+from cifar_tune.again import trial_again
 from cifar_tune.config import (
     DISTILL_ARM,
     PLAIN_ARM,
@@ -38,7 +39,7 @@ from cifar_tune.runtimes import RUNTIMES, UnsupportedError
 from cifar_tune.schedules import schedule
 from cifar_tune.subjects import DisturbedError, GridSettings, Subject, in_fresh_process, load_subject
 from cifar_tune.teacher import OnlineTeacher, TeacherRef, load_model
-from cifar_tune.training import evaluate, train
+from cifar_tune.training import TeacherLogits, evaluate, train
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,8 +99,16 @@ class Train(DataOptions):
     """Arithmetic of the training step."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
+    run: str | None = None
+    """Folder of a run, one of whose trials is trained again; all flags but --trial and --out are as there."""
+    trial: str | None = None
+    """Id of that trial."""
     out: str = "model.safetensors"
     """File for the weights."""
+
+    def __post_init__(self) -> None:
+        both = (self.run is None) == (self.trial is None)
+        check(both, "run, trial", f"{self.run}, {self.trial}", "both or neither")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,19 +161,12 @@ class Bench:
 
 def run_train(options: Train) -> Path:
     """Train and write the best weights; returns their path."""
-    architecture(options.model)
-    schedule(options.schedule)
-    device = resolve_device(options.device)
-    given = {f.name: getattr(options, f.name) for f in fields(TrainConfig) if hasattr(options, f.name)}
-    config = TrainConfig(**{**given, "arm": DISTILL_ARM, "device": device, "threads": usable_cpus()})
-    if options.teacher_checkpoint is None:
-        config = replace(config, arm=PLAIN_ARM, alpha=0.0)
     out = Path(options.out)
     check(out.absolute().parent.is_dir(), "out", options.out, "a file in an existing folder")
-    data = options.load()
-    views = ViewConfig(crop_padding=data.train_images.shape[1] // 8, flip=data.flip, seed=options.seed)
-    config = replace(config, views=views)
-    teacher = _online_teacher(options, data, config) if config.distils else None
+    if options.run is not None and options.trial is not None:
+        config, data, teacher = trial_again(Path(options.run), options.trial)
+    else:
+        config, data, teacher = _of_flags(options)
     best = -1.0
     print("epoch      lr  train loss  train acc  val loss  val acc  images/s")
     for epoch in train(config, data, teacher):
@@ -177,6 +179,21 @@ def run_train(options: Train) -> Path:
             best = epoch.val_accuracy
             save_weights(epoch.model, out, data.fingerprint)
     return out
+
+
+def _of_flags(options: Train) -> tuple[TrainConfig, ImageData, TeacherLogits | None]:
+    """Configuration, data and teacher that the flags name."""
+    architecture(options.model)
+    schedule(options.schedule)
+    device = resolve_device(options.device)
+    given = {f.name: getattr(options, f.name) for f in fields(TrainConfig) if hasattr(options, f.name)}
+    config = TrainConfig(**{**given, "arm": DISTILL_ARM, "device": device, "threads": usable_cpus()})
+    if options.teacher_checkpoint is None:
+        config = replace(config, arm=PLAIN_ARM, alpha=0.0)
+    data = options.load()
+    views = ViewConfig(crop_padding=data.train_images.shape[1] // 8, flip=data.flip, seed=options.seed)
+    config = replace(config, views=views)
+    return config, data, _online_teacher(options, data, config) if config.distils else None
 
 
 def _online_teacher(options: Train, data: ImageData, config: TrainConfig) -> OnlineTeacher:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 Arm = Literal["teacher", "plain", "distill"]
 Precision = Literal["fp32", "bf16", "fp16", "fp16_weights"]
@@ -225,6 +227,13 @@ class LatencyConfig:
     strict: bool = False
     """Refuse what others disturb, instead of marking it: a taken device, a window disturbed to the last retry."""
 
+    @property
+    def protocol(self) -> str:
+        """All of it that a figure depends on, in one line: JSON."""
+        values = dataclasses.asdict(self)
+        del values["strict"]
+        return json.dumps(values)
+
     def __post_init__(self) -> None:
         for name in ("warmup", "repeats", "round_calls", "reference_calls"):
             check(getattr(self, name) >= 1, f"latency {name.replace('_', ' ')}", getattr(self, name), "1 or more")
@@ -244,7 +253,7 @@ class LatencyConfig:
 class StudyConfig:
     """The main job, from data to answer. Every field is a flag of the command."""
 
-    preset: Literal["quick", "cpu", "gpu"] = "cpu"
+    preset: Literal["quick", "cpu", "gpu", "chaos"] = "cpu"
     """Where all other settings start from; without it: gpu where CUDA is there, else cpu."""
     data: str = "cifar10"
     """cifar10, digits, or the path of an image folder (train/<class>, test/<class>) or a Parquet folder."""
@@ -346,6 +355,8 @@ class StudyConfig:
     """CPU threads while measuring; 0: all cores of the node."""
     strict: bool = False
     """Refuse to measure on a device that others use, instead of waiting for it and marking disturbed rows."""
+    compiled_variants: bool = True
+    """torch.compile in the grid of variants."""
     runtimes: tuple[str, ...] | None = None
     """What runs the models beside the grid of PyTorch variants; None: all. What is not installed becomes a row."""
     latency_budget_ms: float | None = None
@@ -424,6 +435,10 @@ class StudyConfig:
         """Epochs of a student's finalist."""
         return max(self.epochs, self.final_epochs or 0)
 
+    def kept_trials(self, stage: str) -> int:
+        """Trials of a search whose weights outlive it: the teacher's best, and what the finalists come from."""
+        return 1 if stage == TEACHER_ARM else self.final_top
+
     @property
     def finalist_seeds(self) -> range:
         """Seeds that no trial of the search had."""
@@ -437,6 +452,16 @@ class StudyConfig:
         """The training that a point of the search space stands for; `fixed`: epochs, seed, device, threads, views."""
         settings: dict[str, Any] = {"epochs": self.arm_epochs(arm), **self._training_settings(), **sample, **fixed}
         return TrainConfig(model=model, arm=arm, **settings)
+
+
+def study_from(values: Mapping[str, Any]) -> StudyConfig:
+    """A study's settings from what `study.json` holds of them. ValueError: they are not such settings."""
+    # JSON knows no tuples
+    settings: dict[str, Any] = {k: tuple(cast("list[Any]", v)) if isinstance(v, list) else v for k, v in values.items()}
+    try:
+        return StudyConfig(**settings)
+    except TypeError as error:
+        raise ValueError(f"the run's settings are not this version's: {error}") from error
 
 
 def is_safe_name(name: str) -> bool:

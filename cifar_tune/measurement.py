@@ -62,6 +62,7 @@ def latency_skeleton(
         variant=variant.name,
         **dataclasses.asdict(variant),
         status="failed",
+        protocol=settings.latency.protocol,
         checkpoint_mb=Path(subject.checkpoint).stat().st_size / 1e6 if subject.checkpoint else None,
         environment=environment(settings.device),
     )

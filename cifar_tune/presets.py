@@ -44,6 +44,33 @@ PRESETS: dict[str, StudyConfig] = {
         schedules=("one_cycle", "cosine"),
         runtimes=("onnxruntime", "openvino"),
     ),
+    # Under a minute, and every stage is there: what is interrupted again and again to see that nothing is lost.
+    "chaos": StudyConfig(
+        preset="chaos",
+        data="digits",
+        train_images=400,
+        test_images=100,
+        teacher="resnet_narrow",
+        students=("resnet_tiny",),
+        num_samples=3,
+        teacher_samples=1,
+        epochs=2,
+        batch_size=32,
+        crop_padding=0,
+        lr_range=(0.01, 0.1),
+        early_stopping=False,  # whom ASHA stops depends on who came first
+        final_top=1,
+        final_seeds=1,
+        min_accuracy=0.1,
+        latency_warmup=5,
+        latency_iterations=240,
+        latency_max_iterations=240,
+        latency_fresh_processes=False,
+        latency_time_limit=1.0,
+        compiled_variants=False,
+        runtimes=("onnxruntime",),
+        dashboard=False,
+    ),
     # Meant for one data-centre GPU and five minutes on CIFAR-10: a guess, for want of one.
     "gpu": StudyConfig(
         preset="gpu",

@@ -158,6 +158,8 @@ class LatencyRecord:
     std_ms: float | None = None
     spread: float | None = None
     """Run-to-run spread: (largest - smallest) / smallest median of the repeats."""
+    protocol: str
+    """The settings of the measurement, as JSON: rows of unlike protocols do not compare."""
     settled: bool | None = None
     """Whether the warm-up became stable in each repeat."""
     device_ms: float | None = None

@@ -10,6 +10,9 @@ knows what a figure means.
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
 import os
 import secrets
 import types
@@ -46,16 +49,22 @@ def _plain_type(annotation: Any) -> tuple[Any, bool]:
     return annotation, False
 
 
+@functools.cache
+def _fields(record_type: type) -> list[tuple[str, Any, bool]]:
+    """Name, plain type and whether None is allowed, of each field: resolving annotations takes longer than a row."""
+    hints = typing.get_type_hints(record_type)
+    return [(f.name, *_plain_type(hints[f.name])) for f in fields(record_type)]
+
+
+@functools.cache
 def schema(record_type: type) -> pa.Schema:
     """The Parquet schema of a record type, columns in the order of its fields."""
-    hints = typing.get_type_hints(record_type)
     columns: list[pa.Field] = []
-    for f in fields(record_type):
-        kind, nullable = _plain_type(hints[f.name])
+    for name, kind, nullable in _fields(record_type):
         if is_dataclass(kind):
             columns += [c.with_name(_NESTED_PREFIX + c.name) for c in schema(typing.cast("type", kind))]
         else:
-            columns.append(pa.field(f.name, _ARROW_TYPES[kind], nullable))
+            columns.append(pa.field(name, _ARROW_TYPES[kind], nullable))
     return pa.schema(columns)
 
 
@@ -73,40 +82,81 @@ def to_row(record: Any) -> dict[str, Any]:
 
 def from_row(record_type: type[R], row: dict[str, Any]) -> R:
     """The inverse of `to_row`. KeyError names a column that is missing."""
-    hints = typing.get_type_hints(record_type)
     values: dict[str, Any] = {}
-    # R is any record, and every record is a dataclass, which a type variable cannot say
-    for f in fields(record_type):  # pyright: ignore[reportArgumentType]
-        kind = _plain_type(hints[f.name])[0]
+    for name, kind, _ in _fields(record_type):
         if is_dataclass(kind):
             cut = len(_NESTED_PREFIX)
             nested = {k[cut:]: v for k, v in row.items() if k.startswith(_NESTED_PREFIX)}
-            values[f.name] = from_row(typing.cast("type", kind), nested)
+            values[name] = from_row(typing.cast("type", kind), nested)
         else:
-            values[f.name] = row[f.name]
+            values[name] = row[name]
     return record_type(**values)
 
 
 def write_records(path: Path, record_type: type, records: Iterable[Any]) -> None:
     """Write the records as one Parquet file, whole or not at all; no records make an empty table with all columns."""
-    table = pa.Table.from_pylist([to_row(r) for r in records], schema=schema(record_type))
-    replace_file(path, lambda temporary: pq.write_table(table, temporary))
+    write_rows(path, record_type, [to_row(r) for r in records])
+
+
+def write_rows(path: Path, record_type: type, rows: list[dict[str, Any]]) -> None:
+    """`write_records` for records that are rows already."""
+    table = pa.Table.from_pylist(rows, schema=schema(record_type))
+    replace_file(
+        path,
+        lambda temporary: pq.write_table(table, temporary, compression="zstd", write_page_checksum=True),
+    )
 
 
 def read_records(path: Path, record_type: type[R]) -> list[R]:
     """The records of a file that `write_records` wrote."""
-    return [from_row(record_type, row) for row in pq.read_table(path).to_pylist()]
+    return [from_row(record_type, row) for row in pq.read_table(path, page_checksum_verification=True).to_pylist()]
+
+
+def seal(value: Any) -> bytes:
+    """A value as JSON, after the SHA-256 of it: `unseal` refuses what was damaged since, or cut."""
+    line = json.dumps(value).encode()
+    return hashlib.sha256(line).hexdigest().encode() + b"\n" + line + b"\n"
+
+
+def unseal(content: bytes) -> Any:
+    """The value that `seal` was given. ValueError: the content is not what was written."""
+    digest, _, rest = content.partition(b"\n")
+    line, ended, after = rest.partition(b"\n")
+    if hashlib.sha256(line).hexdigest().encode() != digest or not ended or after:
+        raise ValueError("the content does not match its checksum")
+    return json.loads(line)
+
+
+def sha256_file(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def replace_file(path: Path, write: typing.Callable[[str], object]) -> None:
     """Call `write` with a temporary path beside `path`, then move it there: readers see the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
         write(str(temporary))
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
+        _sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file is what `replace_file` had not finished when its process died."""
+    return path.name.startswith(".") and path.name.endswith(".part")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a move into a folder outlive a loss of power."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -28,7 +28,7 @@ from cifar_tune.store import read_records, write_records
 from cifar_tune.subjects import Subject
 from cifar_tune.teacher import TeacherRef
 from cifar_tune.tuning.searcher import importance, point_of
-from cifar_tune.tuning.stages import retrain, search, training_slots
+from cifar_tune.tuning.stages import ranked, retrain, search, training_slots
 from cifar_tune.tuning.trainables import Training
 from sweeps.grid import (
     artifact_of,
@@ -42,7 +42,6 @@ from sweeps.job import (
     Job,
     Prepared,
     as_subject,
-    best_trials,
     brought_teacher,
     chosen_finalists,
     job,
@@ -70,8 +69,8 @@ class Finalists:
 
     @property
     def ids(self) -> set[str]:
-        """Trial ids of the rows that the tables hold of them."""
-        return {s.trial_id for s in self.subjects} | {_final(t).trial_id for t in self.trials}
+        """Trial ids of what is measured."""
+        return {s.trial_id for s in self.subjects}
 
 
 def run(config: StudyConfig) -> Path:
@@ -82,12 +81,12 @@ def run(config: StudyConfig) -> Path:
         finalists = find_finalists(work, prepared, within_budget(work))
         write_importance(work)
         subjects = finalists.subjects
-        measure_grid(work, subjects, also_read=[as_subject(work, t) for t in best_trials(finalists.trials)])
-        read_test_set(work, finalists.trials)
-        write_tables(work, finalists.ids)
+        measure_grid(work, subjects, also_read=[as_subject(work, t) for t in ranked(finalists.trials)])
+        finals = with_test_accuracy(work, finalists.trials)
+        write_tables(work, finals, finalists.ids)
         result = write_report(work.run)
         confirm(work, subjects, result.candidate)
-        write_tables(work, finalists.ids)
+        write_tables(work, finals, finalists.ids)
         result = write_report(work.run)
         if result.candidate is not None:
             ship(work, prepared, subjects, find_row(work, result.candidate))
@@ -126,7 +125,7 @@ def within_budget(work: Job) -> tuple[str, ...]:
     kept = tuple(s for s, row in fastest.items() if row is None or (row.p50_low_ms or 0.0) <= budget)
     work.view.say(f"Budget of {budget:g} ms, fastest with random weights: {', '.join(said)}")
     if not kept:
-        write_tables(work, ())
+        write_tables(work)
         raise StudyFailedError(f"no student meets the budget of {budget:g} ms: {', '.join(said)}")
     if dropped := [s for s in students if s not in kept]:
         work.view.say(f"Dropped before the search: {', '.join(dropped)}")
@@ -163,8 +162,7 @@ def search_student(
     warm = next((dataclasses.asdict(t) for t in earlier if (t.arm, t.model) == (arm, student)), None)
     trials = search(task, study.num_samples, slots, work.run, dataset, work.ledger, work.view, warm)
     # as many recipes for each arm: where few trials ran to their end, the best of those that were stopped follow
-    whole, stopped = ([t for t in trials if t.status == status] for status in ("ok", "pruned"))
-    return [*best_trials(whole), *best_trials(stopped)][: study.final_top]
+    return ranked(trials)[: study.final_top]
 
 
 def write_importance(work: Job) -> None:
@@ -193,7 +191,7 @@ def earlier_trials(study: StudyConfig) -> list[TrialRecord]:
     if study.warm_start is None:
         return []
     trials = read_records(find_run(study.warm_start, study.storage) / "trials.parquet", TrialRecord)
-    return best_trials([t for t in trials if t.stage == t.arm and t.status == "ok"])
+    return ranked([t for t in trials if t.stage == t.arm and t.status == "ok"])
 
 
 def train_finalists(work: Job, best: Sequence[TrialRecord], teacher: TeacherRef) -> list[TrialRecord]:
@@ -222,13 +220,17 @@ def distillation_due(study: StudyConfig, plain: Sequence[TrialRecord]) -> bool:
     return study.distill == "always"
 
 
-def read_test_set(work: Job, finals: Sequence[TrialRecord]) -> None:
-    """Complete the rows of stage `final` by the FP32 eager accuracy on the test set, which the grid has read."""
+def with_test_accuracy(work: Job, finals: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The rows of stage `final`, with the FP32 eager accuracy on the test set, which the grid has read."""
     evaluations = {r.trial_id: r for r in work.ledger.read(EvaluationRecord) if r.variant == REFERENCE.name}
-    for trial in best_trials(finals):
-        read = evaluations[trial.trial_id]
-        note = trial.note if read.error is None else f"the test set could not be read: {read.error}"
-        work.ledger.put_trial(dataclasses.replace(_final(trial), test_accuracy=read.test_accuracy, note=note))
+    rows: list[TrialRecord] = []
+    for trial in finals:
+        row, read = _final(trial), evaluations.get(trial.trial_id)
+        if read is not None:  # else it has no weights
+            note = trial.note if read.error is None else f"the test set could not be read: {read.error}"
+            row = dataclasses.replace(row, test_accuracy=read.test_accuracy, note=note)
+        rows.append(row)
+    return rows
 
 
 def _final(trial: TrialRecord) -> TrialRecord:

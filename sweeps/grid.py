@@ -31,7 +31,8 @@ def study_variants(study: StudyConfig, device: str) -> list[Variant]:
     """The grid, FP32 eager first, then what the chosen runtimes add to it."""
     chosen = [RUNTIMES[name] for name in (RUNTIMES if study.runtimes is None else study.runtimes)]
     added = [v for runtime in chosen for v in (*runtime.variants, *(runtime.cuda_variants if device == "cuda" else ()))]
-    return list(dict.fromkeys([*grid_variants(), *added]))
+    variants = dict.fromkeys([*grid_variants(), *added])
+    return [v for v in variants if v.compile == "none" or study.compiled_variants]
 
 
 def measure_grid(work: Job, subjects: Sequence[Subject], also_read: Sequence[Subject] = ()) -> None:
@@ -204,7 +205,7 @@ def measure_cells(
     work: Job, cells: Sequence[Cell], name: str, *, evaluate: bool = True, also_read: Sequence[Subject] = ()
 ) -> None:
     """Prepare, then measure what the ledger does not hold, one trial a node at a time; every cell ends as a row."""
-    done = work.ledger.latency_keys()
+    done = work.ledger.latency_keys(work.study.latency_config().protocol)
     due = [(cell, Subject(**cell["subject"]), Variant(**cell["variant"])) for cell in cells if _key(cell) not in done]
     wanted = [(subject, variant) for _, subject, variant in due] + [(subject, REFERENCE) for subject in also_read]
     prepare_variants(work, wanted, evaluate=evaluate)

@@ -4,64 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
-import fcntl
-import json
+import errno
 import os
 import shlex
-import socket
-import sys
+import signal
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 
 from analysis.frames import load_run
 from cifar_tune import cli
 from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, TEACHER_ARM, StudyConfig, check
 from cifar_tune.data import ImageData, describe, load, subset
-from cifar_tune.device import environment, resolve_device
+from cifar_tune.device import resolve_device
 from cifar_tune.ledger import Ledger
 from cifar_tune.models import architecture, trained_on
 from cifar_tune.presets import PRESETS
 from cifar_tune.records import EpochRecord, LatencyRecord, Stage, TrialRecord
 from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.schedules import schedule
-from cifar_tune.store import replace_file, schema
+from cifar_tune.store import sha256_file, to_row, write_rows
 from cifar_tune.subjects import Subject
 from cifar_tune.teacher import TeacherRef, load_model
 from cifar_tune.tuning.cluster import ClusterInfo, cluster
 from cifar_tune.tuning.progress import StudyView
-from cifar_tune.tuning.stages import Slots, sha256_file
+from cifar_tune.tuning.stages import Slots, ranked
 from cifar_tune.tuning.trainables import Training, TrainTask
-
-TABLES: dict[str, type] = {
-    "trials.parquet": TrialRecord,
-    "epochs.parquet": EpochRecord,
-    "latency.parquet": LatencyRecord,
-}
-FINAL_STAGES = ("final", "grid", "confirm")
-CHANGEABLE_ON_RESUME = (
-    "resume",
-    "verbose",
-    "num_samples",
-    "teacher_samples",
-    "final_top",
-    "final_seeds",
-    "warm_start",
-    "students",
-    "address",
-    "dashboard",
-    "storage",
-    "concurrent_trials",
-    "gpus_per_trial",
-    "preset",
-)
+from sweeps.folder import check_same_study, run_folder, sole_writer, tidy, write_study
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,6 +111,8 @@ def _checked(study: StudyConfig) -> Prepared:
     device = resolve_device(study.device)
     run = run_folder(study)
     data = load(study.data_config(), study.data_dir)
+    if study.resume:
+        check_same_study(run, study, device, data)
     most = study.search_images
     searched = None if most is None or most >= len(data.train_images) else subset(data, most, study.seed)
     teacher = _teacher_given(study, data)
@@ -168,51 +142,15 @@ def _teacher_given(study: StudyConfig, data: ImageData) -> TeacherRef | None:
     return TeacherRef(model=study.teacher, checkpoint=str(path.absolute()), sha256=sha256_file(path))
 
 
-def run_folder(study: StudyConfig) -> Path:
-    """Where the run is or will be. ValueError where it exists, does not exist, or cannot be written."""
-    check("://" not in study.storage, "storage", study.storage, "a folder of this machine")
-    storage = Path(study.storage).absolute()
-    _check_writable(storage)
-    if study.name is None:
-        check(not study.resume, "resume", True, "only with --name RUN, the run to go on with")
-        now = datetime.datetime.now(datetime.UTC)
-        data = Path(study.data).resolve().name or "data"
-        data = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in data).lstrip(".") or "data"
-        return storage / f"{data}-{study.preset}-{now:%Y%m%dT%H%M%S}Z"
-    run = storage / study.name
-    if study.resume:
-        check((run / "study.json").is_file(), "name", study.name, f"with --resume, a run in {storage}")
-        _check_same_study(run, study)
-    elif run.exists():
-        raise ValueError(f"run {study.name} exists in {storage}; go on with it by --resume, or choose another --name")
-    return run
-
-
-def _check_writable(storage: Path) -> None:
-    nearest = storage
-    while not nearest.exists():
-        nearest = nearest.parent
-    writable = nearest.is_dir() and os.access(nearest, os.W_OK)
-    check(writable, "storage", str(storage), "a folder that can be written")
-
-
-def _check_same_study(run: Path, study: StudyConfig) -> None:
-    """ValueError names the options that differ from the run's own and would change its results."""
-    before = json.loads((run / "study.json").read_text())["config"]
-    now = json.loads(json.dumps(dataclasses.asdict(study)))
-    changed = [k for k in now if k not in CHANGEABLE_ON_RESUME and k in before and now[k] != before[k]]
-    if changed:
-        what = "; ".join(f"{k} was {before[k]!r}, is {now[k]!r}" for k in changed)
-        raise ValueError(f"--resume cannot change what would change results: {what}")
-
-
 @contextlib.contextmanager
 def job(prepared: Prepared) -> Iterator[Job]:
     """Start or join the cluster, put the data there once, and create the run's folder."""
     study, run = prepared.study, prepared.run
     with sole_writer(run), cluster(study) as info, StudyView() as view:
         about = {**describe(prepared.data), "labelled": prepared.labelled}
-        _write_study(run, study, prepared.device, about)
+        ledger = Ledger(run, view.say)
+        tidy(run, {t.trial_id for t in ledger.read(TrialRecord)})
+        write_study(run, study, prepared.device, about)
         if info.dashboard:
             view.say(f"Ray dashboard: {info.dashboard}   log in with the token that `ray get-auth-token` prints")
         data = ray.put(prepared.data)
@@ -227,85 +165,74 @@ def job(prepared: Prepared) -> Iterator[Job]:
             data=data,
             search_data=data if prepared.search_data is None else ray.put(prepared.search_data),
             info=info,
-            ledger=Ledger(run),
+            ledger=ledger,
             view=view,
         )
-        try:
+        with stopped_well(work):
             yield work
-        except KeyboardInterrupt as error:
-            how = f"--storage {shlex.quote(str(run.parent))} --name {run.name} --resume"
-            raise cli.InterruptedRunError(f"Stopped; the same command with {how} goes on") from error
 
 
 @contextlib.contextmanager
-def sole_writer(run: Path) -> Iterator[None]:
-    """Hold the run's folder, which is made: no other driver may write there. The lock ends with its process.
+def stopped_well(work: Job) -> Iterator[None]:
+    """Say how to go on with a run that was interrupted, or for which there was no room.
 
     Raises:
-        UsageError: another driver holds it; the message says which.
+        InterruptedRunError, StudyFailedError: with that line.
     """
-    run.mkdir(parents=True, exist_ok=True)
-    with (run / "driver.lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise cli.UsageError(f"run {run.name} is being written by {file.read().strip()}") from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+    how = f"--storage {shlex.quote(str(work.run.parent))} --name {work.run.name} --resume"
+    try:
         yield
+    except KeyboardInterrupt as error:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(cli.INTERRUPTED))  # a second one: at once
+        work.view.say("Stopping; Ctrl-C once more stops at once")
+        write_tables_so_far(work)
+        raise cli.InterruptedRunError(f"Stopped; the same command with {how} goes on") from error
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise cli.StudyFailedError(
+            f"no space is left for {work.run}; free some, then the same command with {how} goes on"
+        ) from error
 
 
-def _write_study(run: Path, study: StudyConfig, device: str, about_data: dict[str, object]) -> None:
-    path = run / "study.json"
-    # a resumed run keeps the moment and the command that it was begun with
-    begun = json.loads(path.read_text()) if path.exists() else {
-        "created_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", *sys.argv]),
-    }  # fmt: skip
-    content = {
-        "format": 1,
-        "run": run.name,
-        "created_utc": begun["created_utc"],
-        "command": begun["command"],
-        "config": dataclasses.asdict(study),
-        "environment": dataclasses.asdict(environment(device)),
-        "data": about_data,
-    }
-    text = json.dumps(content, indent=2) + "\n"
-    replace_file(path, lambda temporary: Path(temporary).write_text(text))
-
-
-def write_tables(work: Job, finalists: Collection[str]) -> None:
+def write_tables(work: Job, finals: Sequence[TrialRecord] = (), measured: Collection[str] = ()) -> None:
     """The run's Parquet files, from its ledger.
 
     Args:
-        finalists: trial ids. A resumed run may have new ones: rows of those that are finalists no more stay in the
-            ledger alone.
+        finals: the rows of stage `final`. A resumed run may have new ones: those that are finalists no more stay in
+            the ledger alone, and so do their epochs and measurements.
+        measured: ids of other trials whose variants were measured.
     """
-    for name, record_type in TABLES.items():
-        rows = work.ledger.table(record_type).to_pylist()
-        kept = [row for row in rows if not _is_of_finalist(row) or row["trial_id"] in finalists]
-        table = pa.Table.from_pylist(kept, schema=schema(record_type))
-        path = work.run / name
-        replace_file(path, lambda temporary, table=table: pq.write_table(table, temporary, compression="zstd"))
+    searched = [t for t in work.ledger.read(TrialRecord) if t.stage != "final"]
+    trials = [to_row(_with_weights_there(t, work.run)) for t in (*searched, *finals)]
+    ids = {row["trial_id"] for row in trials}
+    epochs = [row for row in work.ledger.rows(EpochRecord) if row["trial_id"] in ids]
+    shown = {*ids, *measured}
+    latency = [r for r in work.ledger.rows(LatencyRecord) if r["stage"] == "budget" or r["trial_id"] in shown]
+    for name, record_type, rows in (
+        ("trials.parquet", TrialRecord, trials),
+        ("epochs.parquet", EpochRecord, epochs),
+        ("latency.parquet", LatencyRecord, latency),
+    ):
+        write_rows(work.run / name, record_type, rows)
 
 
-def _is_of_finalist(row: dict[str, Any]) -> bool:
-    return row.get("stage") in FINAL_STAGES or row["trial_id"].startswith("final-")
+def write_tables_so_far(work: Job) -> None:
+    """The tables of a run that is not at its end: all that the ledger holds."""
+    finals = [t for t in work.ledger.read(TrialRecord) if t.stage == "final"]
+    write_tables(work, finals, {row["trial_id"] for row in work.ledger.rows(LatencyRecord)})
 
 
-def best_trials(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """The trials that have weights, the best by validation accuracy first; of equals, the earlier."""
-    scored = [t for t in trials if t.val_accuracy is not None and t.checkpoint and t.status != "failed"]
-    return sorted(scored, key=lambda t: -(t.val_accuracy or 0.0))
+def _with_weights_there(trial: TrialRecord, run: Path) -> TrialRecord:
+    """The trial without a path to weights that were removed since."""
+    there = trial.checkpoint is not None and (run / trial.checkpoint).exists()
+    return trial if there else dataclasses.replace(trial, checkpoint=None)
 
 
 def chosen_finalists(finals: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Of each model and arm the best seed of the recipe that validates best on average over its seeds."""
     arms: dict[tuple[str, str], dict[str, list[TrialRecord]]] = {}
-    for trial in best_trials(finals):
+    for trial in ranked(finals):
         recipe = trial.trial_id.rsplit("-seed", 1)[0]
         arms.setdefault((trial.model, trial.arm), {}).setdefault(recipe, []).append(trial)
     best = [max(recipes.values(), key=_standing) for recipes in arms.values()]

@@ -15,6 +15,7 @@ from cifar_tune.device import usable_cpus
 from cifar_tune.models import build_model, place
 from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.training import Stepper
+from sweeps.folder import check_room
 from sweeps.grid import study_variants
 from sweeps.job import Prepared
 
@@ -26,6 +27,12 @@ SECONDS_A_BUILD = 30.0
 """A cold compilation on one core."""
 SECONDS_AN_EXPORT = 8.0
 PROBE_BATCH = 64
+BYTES_A_SAMPLE = 32
+"""Of a latency sample, as text in the ledger and as a number in the table."""
+BYTES_A_TRIAL = 100_000
+"""Of a trial, weights aside: its records, Tune's state and Optuna's journal."""
+FIXED_BYTES = 10_000_000
+"""Report, pictures, the compiled form of the candidate."""
 ANSWER_SHARE = 0.25
 """What a teacher's answer for an image takes, as a share of training on it."""
 READING_SHARE = 0.7
@@ -151,8 +158,37 @@ def images_per_second(prepared: Prepared, model: str, arm: Arm) -> float:
     return PROBE_BATCH / (time.perf_counter() - started)
 
 
+def disk_bytes(prepared: Prepared) -> int:
+    """The most that the run's folder takes at any time."""
+    study, data = prepared.study, prepared.data
+    classes, images, tests = len(data.classes), len(data.train_images), len(data.test_images)
+    searched = images if prepared.search_data is None else len(prepared.search_data.train_images)
+    arms = study_arms(study)
+    weights = {model: weight_bytes(model, classes) for model in {study.teacher, *study.students}}
+    finalists = len(arms) * min(study.final_top, study.num_samples) * study.final_seeds
+    # best and last weights of what is kept
+    kept = 2 * weights[study.teacher] * study.kept_trials(TEACHER_ARM)
+    kept += sum(2 * weights[s] * (len(arms) * study.kept_trials(PLAIN_ARM) + finalists) for s in study.students)
+    # a trial at work: best, last and the optimiser's state, of an epoch and of the one before
+    at_work = usable_cpus() * 2 * (4 if study.optimizer == "adamw" else 3) * max(weights.values())
+    views = min(study.distinct_views or study.finalist_epochs, study.finalist_epochs)
+    answers = 2 * classes * views * (images + searched) if len(arms) > 1 else 0
+    variants = study_variants(study, prepared.device)
+    models = [study.teacher, *(student for student in study.students for _ in arms)]
+    samples = study.latency_repeats * study.latency_max_iterations * 1.3  # the paired reference takes some
+    rows = len(models) * len(variants) * (BYTES_A_SAMPLE * samples + 8 * tests)
+    trials = study.teacher_samples + len(study.students) * (len(arms) * study.num_samples + finalists)
+    fixed = FIXED_BYTES + trials * BYTES_A_TRIAL + 2 * max(weights.values())
+    return int(kept + at_work + answers + rows + fixed)
+
+
+def weight_bytes(model: str, classes: int) -> int:
+    """Size of a model's weights."""
+    return sum(t.numel() * t.element_size() for t in build_model(model, classes).state_dict().values())
+
+
 def print_plan(prepared: Prepared, stages: list[PlannedStage]) -> None:
-    """The plan on standard error."""
+    """The plan on standard error. UsageError where the run finds no room."""
     data, study = prepared.data, prepared.study
     console = Console(stderr=True, highlight=False)
     console.print(f"[bold]Run {prepared.run.name}[/bold]  in {prepared.run.parent}", soft_wrap=True)
@@ -161,6 +197,9 @@ def print_plan(prepared: Prepared, stages: list[PlannedStage]) -> None:
     console.print(f"Data: {data.label}, {parts} images of {side}x{side}, {len(data.classes)} classes", soft_wrap=True)
     if data.skipped:
         console.print(f"Skipped: {data.skipped} unreadable images")
+    most = disk_bytes(prepared)
+    console.print(f"Disk: at most {most / 1e6:.0f} MB")
+    check_room(prepared.run, most)
     console.print(f"Goal: lowest batch-1 latency on {prepared.device} at {study.min_accuracy:.0%} accuracy or more")
     table = Table("stage", "work", "about", box=None, pad_edge=False)
     for stage in stages:

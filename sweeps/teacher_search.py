@@ -11,9 +11,9 @@ from pathlib import Path
 from cifar_tune import cli
 from cifar_tune.config import TEACHER_ARM, StudyConfig
 from cifar_tune.records import TrialRecord
-from cifar_tune.tuning.stages import search, training_slots
+from cifar_tune.tuning.stages import ranked, search, training_slots
 from cifar_tune.tuning.trainables import Training
-from sweeps.job import Job, best_trials, job, parse_study, prepare, train_task, write_tables
+from sweeps.job import Job, job, parse_study, prepare, train_task, write_tables
 
 
 def search_teacher(work: Job) -> TrialRecord:
@@ -25,7 +25,7 @@ def search_teacher(work: Job) -> TrialRecord:
     )
     task = train_task(work, TEACHER_ARM, slots, template)
     trials = search(task, study.teacher_samples, slots, work.run, dataset, work.ledger, work.view)
-    best = best_trials(trials)
+    best = ranked(trials)
     if not best:
         raise cli.StudyFailedError(f"no teacher: every trial failed, the last with: {trials[-1].error}")
     return best[0]
@@ -35,7 +35,7 @@ def run(config: StudyConfig) -> Path:
     """Search the teacher alone; returns the path of its best weights."""
     with job(prepare(config)) as work:
         best = search_teacher(work)
-        write_tables(work, [])
+        write_tables(work)
         work.view.say(f"best validation accuracy {best.val_accuracy:.2%}, trial {best.trial_id}")
         assert best.checkpoint is not None
         return work.run / best.checkpoint

@@ -21,15 +21,15 @@ from typing import Literal
 from analysis.frames import find_run
 from analysis.report import write_report
 from cifar_tune import cli
-from cifar_tune.config import DataConfig, StudyConfig, check
+from cifar_tune.config import DataConfig, check, study_from
 from cifar_tune.data import load, random_images
 from cifar_tune.device import resolve_device
 from cifar_tune.models import architecture, checkpoint_classes, try_once
 from cifar_tune.presets import PRESETS
 from cifar_tune.records import TrialRecord
-from cifar_tune.store import read_records
+from cifar_tune.store import read_records, sha256_file
 from cifar_tune.subjects import Subject, load_subject
-from cifar_tune.tuning.stages import sha256_file
+from sweeps.folder import run_folder
 from sweeps.grid import forget_builds, measure_grid
 from sweeps.job import (
     Prepared,
@@ -39,7 +39,6 @@ from sweeps.job import (
     chosen_finalists,
     job,
     prepare,
-    run_folder,
     write_tables,
 )
 
@@ -101,9 +100,10 @@ def run(config: GridConfig) -> Path:
     with job(prepared) as work:
         for trial in trials:
             work.ledger.put_trial(dataclasses.replace(trial, run=work.run.name))
-        finalists = [*subjects, *(as_subject(work, t) for t in work.ledger.read(TrialRecord))]
+        finals = work.ledger.read(TrialRecord)
+        finalists = [*subjects, *(as_subject(work, t) for t in finals)]
         measure_grid(work, finalists)
-        write_tables(work, {s.trial_id for s in finalists})
+        write_tables(work, finals, {s.trial_id for s in finalists})
         report = write_report(work.run)
         forget_builds(work.run)
         work.view.say(report.text)
@@ -119,11 +119,11 @@ def _of_run(config: GridConfig) -> Work:
     assert config.run is not None
     source = find_run(config.run, config.storage)
     content = json.loads((source / "study.json").read_text())
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in content["config"].items()}
+    study = study_from(content["config"])
     own = {name: getattr(config, name) for name in ("name", "storage", "dashboard", "verbose", "device", "strict")}
     unused = {"resume": False, "address": None, "warm_start": None, "search_images": None}
-    runtimes = settings.get("runtimes") if config.runtimes is None else config.runtimes
-    prepared = prepare(StudyConfig(**{**settings, **own, **unused, "runtimes": runtimes}))
+    runtimes = study.runtimes if config.runtimes is None else config.runtimes
+    prepared = prepare(dataclasses.replace(study, **own, **unused, runtimes=runtimes))
     same = prepared.data.fingerprint == content["data"]["fingerprint"]
     check(same, "run", config.run, f"a run whose data are still there: {prepared.study.data} has changed")
     trials = source / "trials.parquet"

@@ -35,7 +35,7 @@ def latency(variant: Variant | None = None, *, p50: float = 2.0, right: int = 90
     measured = LatencyRecord(
         run="r", trial_id="t1", model=STUDENT, arm="plain", stage="grid", checkpoint_sha256="0", variant=variant.name,
         **dataclasses.asdict(variant), status="ok", test_accuracy=right / IMAGES, correct=bits(right), agreement=0.99,
-        batch1_agreement=1.0, samples_ms=samples, reference_ms=[[2.0] * 4] * 3, mean_ms=p50, p50_ms=p50,
+        protocol="{}", batch1_agreement=1.0, samples_ms=samples, reference_ms=[[2.0] * 4] * 3, mean_ms=p50, p50_ms=p50,
         p95_ms=p50 * 1.02, p99_ms=p50 * 1.02, std_ms=0.01, spread=0.01, checkpoint_mb=6.0, parameters=1_500_000,
         compile_seconds=None if variant.compile == "none" else 21.0, speedup=2.0 / p50, contended=False,
         compile_cold=None if variant.compile == "none" else False, environment=ENVIRONMENT,

@@ -16,7 +16,7 @@ from cifar_tune.__main__ import main as library_command
 from cifar_tune.cli import UsageError
 from cifar_tune.models import build_model, save_weights
 from sweeps import distill_search
-from sweeps.job import sole_writer
+from sweeps.folder import sole_writer
 
 Refused = Callable[..., str]
 

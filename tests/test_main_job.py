@@ -6,6 +6,7 @@ themselves are shown by `.ci/run`, which checks the same files.
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -127,8 +128,21 @@ def test_every_trial_has_its_epochs(finished: tuple[Path, object]) -> None:
 
 def test_best_and_last_weights_are_kept(finished: tuple[Path, object]) -> None:
     run, trials = finished[0], table(finished, "trials")
-    folders = [(run / c).parent for c in trials.checkpoint]
+    folders = [(run / c).parent for c in trials.checkpoint.dropna()]
     assert all({p.name for p in f.iterdir()} == {"best.safetensors", "last.safetensors"} for f in folders)
+
+
+def test_weights_of_losing_trials_are_removed(finished: tuple[Path, object]) -> None:
+    run, trials = finished[0], table(finished, "trials")
+    kept = trials[trials.checkpoint.notna()]
+    assert kept.groupby("stage").size().to_dict() == {"teacher": 1, "plain": 1, "distill": 1, "final": 5}
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {Path(c).parent.name for c in kept.checkpoint}
+
+
+def test_a_run_takes_no_more_room_than_the_plan_says(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    said = re.search(r"Disk: at most (\d+) MB", finished[1].stderr)
+    assert said is not None
+    assert sum(p.stat().st_size for p in finished[0].rglob("*") if p.is_file()) < int(said[1]) * 1e6
 
 
 def test_grid_has_eight_variants_for_each_model_and_arm(finished: tuple[Path, object]) -> None:
@@ -194,9 +208,8 @@ def test_finalists_of_a_run_can_be_measured_again(finished: tuple[Path, object],
 
 
 def ledger(run: Path) -> dict[Path, int]:
-    """When each record was written, but for finalists' rows: they are completed when the test set is read."""
-    records = (run / "ledger").rglob("*.parquet")
-    return {p: p.stat().st_mtime_ns for p in records if not p.match("TrialRecord/final-*")}
+    """When each record was written."""
+    return {p: p.stat().st_mtime_ns for p in (run / "ledger").rglob("*.json")}
 
 
 def test_resume_of_a_finished_run_repeats_nothing(finished: tuple[Path, object], folder: Path) -> None:

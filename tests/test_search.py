@@ -16,7 +16,7 @@ from cifar_tune.config import StudyConfig
 from cifar_tune.presets import PRESETS
 from cifar_tune.records import EpochRecord, TrialRecord
 from cifar_tune.tuning.searcher import first_points, importance, make_scheduler, make_searcher, open_journal
-from cifar_tune.tuning.trainables import METRIC
+from cifar_tune.tuning.unfinished import METRIC
 
 STUDY = dataclasses.replace(PRESETS["quick"], schedules=("cosine", "linear"), num_samples=50)
 SMALL = dataclasses.replace(STUDY, lr_range=(0.05, 0.05))
@@ -26,7 +26,7 @@ SMALL = dataclasses.replace(STUDY, lr_range=(0.05, 0.05))
 def searcher(
     journal: Path, study: StudyConfig = STUDY, finished: tuple[TrialRecord, ...] = (), **more: Any
 ) -> Searcher:
-    first = first_points(study, "plain", finished, more.get("earlier"))
+    first = first_points(study, "plain", finished, more.get("begun", ()), more.get("earlier"))
     return make_searcher(study, "plain", finished, first, journal, "search")
 
 
@@ -55,12 +55,24 @@ def test_the_best_of_an_earlier_run_comes_second(journal: Path) -> None:
 
 
 def test_an_earlier_point_outside_of_the_space_is_moved_into_it() -> None:
-    points = first_points(STUDY, "plain", (), {"lr": 5.0, "schedule": "step"})
+    points = first_points(STUDY, "plain", (), (), {"lr": 5.0, "schedule": "step"})
     assert points[1] == {"lr": 0.1, "schedule": "cosine"}
 
 
 def test_a_first_point_that_is_finished_is_not_tried_again() -> None:
-    assert first_points(STUDY, "plain", [finished(lr=0.01)], None) == []
+    points = first_points(STUDY, "plain", (), (), None)
+    assert first_points(STUDY, "plain", [finished(lr=0.01)], (), None) == points[1:]
+
+
+def test_what_was_begun_goes_on_before_all_else(journal: Path) -> None:
+    begun = {"lr": 0.02, "schedule": "linear"}
+    assert searcher(journal, begun=(begun,)).suggest("a") == begun
+
+
+def test_more_samples_keep_the_points_before_the_samplers_own() -> None:
+    few = first_points(dataclasses.replace(STUDY, num_samples=20), "distill", (), (), None)
+    assert first_points(STUDY, "distill", (), (), None)[: len(few)] == few
+    assert len(few) == 5
 
 
 def test_nothing_is_suggested_twice_and_an_exhausted_space_ends_the_search(journal: Path) -> None:

@@ -114,14 +114,16 @@ class TrialEnd:
     checkpoint: Path | None
     """Folder of its last checkpoint; None: it has none."""
     error: str | None
-    """Last line of the traceback; None: it ended well."""
+    """Last line of its worker's traceback; None: it ended, and its metrics say how."""
+    traceback: str | None
+    """The whole of it."""
 
 
 class TrialWatch(Callback):
-    """Tells one function of each report (trial id, configuration, metrics) and another of each trial's end."""
+    """Tells one function, if any, of each report (Tune's trial id, metrics) and another of each trial's end."""
 
     def __init__(
-        self, on_report: Callable[[str, dict[str, Any], dict[str, Any]], None], on_end: Callable[[TrialEnd], None]
+        self, on_report: Callable[[str, dict[str, Any]], None] | None, on_end: Callable[[TrialEnd], None]
     ) -> None:
         self._on_report, self._on_end = on_report, on_end
 
@@ -129,22 +131,24 @@ class TrialWatch(Callback):
         return {}  # Tune pickles callbacks into its own folder; nothing of ours is read back from there
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        self._on_report(trial.trial_id, trial.config, result)
+        if self._on_report is not None:
+            self._on_report(trial.trial_id, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self._end(trial, None)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        lines = Path(trial.error_file).read_text().strip().splitlines() if trial.error_file else []
-        self._end(trial, lines[-1] if lines else "the worker died")
+        text = Path(trial.error_file).read_text().strip() if trial.error_file else ""
+        self._end(trial, text or "the worker died")
 
-    def _end(self, trial: Any, error: str | None) -> None:
+    def _end(self, trial: Any, traceback: str | None) -> None:
         self._on_end(
             TrialEnd(
                 tune_id=trial.trial_id,
                 config=trial.config,
                 metrics=trial.last_result or {},
                 checkpoint=Path(trial.checkpoint.path) if trial.checkpoint else None,
-                error=error,
+                error=None if traceback is None else traceback.splitlines()[-1],
+                traceback=traceback,
             )
         )

@@ -21,7 +21,7 @@ from ray.tune.search.optuna import OptunaSearch
 from cifar_tune.config import Arm, StudyConfig
 from cifar_tune.records import EpochRecord, TrialRecord
 from cifar_tune.space import first_point, nearest_point, suggest
-from cifar_tune.tuning.trainables import METRIC
+from cifar_tune.tuning.unfinished import METRIC
 
 LEAST_TRIALS = 4
 """Finished trials from which importance is computed."""
@@ -91,13 +91,13 @@ def make_searcher(
         journal: file of Optuna's storage, which `optuna-dashboard` reads while the search runs.
         name: of the study in it, which is made anew.
     """
-    optuna.logging.set_verbosity(optuna.logging.INFO if study.verbose else optuna.logging.WARNING)
+    _set_verbosity(study)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = optuna.samplers.TPESampler(
             multivariate=True,
             constant_liar=True,
-            n_startup_trials=min(10, max(3, study.num_samples // 4)),
+            n_startup_trials=startup_trials(study),
             seed=study.seed + len(finished),
         )
         storage = open_journal(journal)
@@ -112,6 +112,10 @@ def make_searcher(
     for point in first:
         known.enqueue_trial(point)
     return searcher
+
+
+def _set_verbosity(study: StudyConfig) -> None:
+    optuna.logging.set_verbosity(optuna.logging.INFO if study.verbose else optuna.logging.WARNING)
 
 
 def open_journal(path: Path) -> JournalStorage:
@@ -143,14 +147,43 @@ def point_of(record: TrialRecord, study: StudyConfig, arm: Arm) -> dict[str, Any
 
 
 def first_points(
-    study: StudyConfig, arm: Arm, finished: Sequence[TrialRecord], earlier: Mapping[str, Any] | None
+    study: StudyConfig,
+    arm: Arm,
+    finished: Sequence[TrialRecord],
+    begun: Sequence[dict[str, Any]],
+    earlier: Mapping[str, Any] | None,
 ) -> list[dict[str, Any]]:
-    """The authors' defaults, then the best of an earlier run; what is finished is not tried again."""
-    points = [first_point(study, arm)]
+    """What to try before TPE's own points; what is finished is not tried again.
+
+    The same points for a seed, however often the search is interrupted: TPE's own depend on which trials ended first.
+
+    Args:
+        begun: the points of trials that go on: first of all.
+        earlier: the best point of an earlier run, tried after the authors' defaults.
+    """
+    points = [*begun, first_point(study, arm)]
     if earlier is not None:
         points.append(nearest_point(earlier, study, arm))
+    points += random_points(study, arm, startup_trials(study) - 1)
     done = [point_of(record, study, arm) for record in finished]
     return [p for i, p in enumerate(points) if p not in done and p not in points[:i]]
+
+
+def startup_trials(study: StudyConfig) -> int:
+    """Trials of a search before TPE has a say."""
+    return min(10, max(3, study.num_samples // 4))
+
+
+def random_points(study: StudyConfig, arm: Arm, count: int) -> list[dict[str, Any]]:
+    """Points of the arm's space; fewer are the first of more."""
+    _set_verbosity(study)
+    memory = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=study.seed))
+    points: list[dict[str, Any]] = []
+    for _ in range(count):
+        trial = memory.ask()
+        suggest(trial, study, arm)
+        points.append(trial.params)
+    return points
 
 
 def make_scheduler(study: StudyConfig, arm: Arm, finished: Sequence[EpochRecord] = ()) -> ASHAScheduler | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
+import errno
 import math
+import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,10 +19,12 @@ from cifar_tune.config import StudyConfig
 from cifar_tune.device import environment
 from cifar_tune.ledger import Ledger
 from cifar_tune.records import EpochRecord, TrialRecord
+from cifar_tune.store import replace_file, sha256_file
 from cifar_tune.tuning.cluster import LATENCY_SLOT, ClusterInfo
 from cifar_tune.tuning.progress import StageView, StudyView, TrialEnd, TrialWatch
 from cifar_tune.tuning.searcher import first_points, make_scheduler, make_searcher
-from cifar_tune.tuning.trainables import BEST, LAST, TRAINABLES, MeasureTask, Training, TrainTask
+from cifar_tune.tuning.trainables import TRAINABLES, MeasureTask, Training, TrainTask
+from cifar_tune.tuning.unfinished import BEST, LAST, METRIC, BegunTraining, begun_trainings
 
 RETRIES = 2
 """How often a training whose worker dies goes on from its last epoch."""
@@ -69,16 +71,18 @@ def search(
         earlier: the best point of an earlier run, tried after the authors' defaults.
     """
     assert task.template is not None, "a search has a template"
-    study, arm, model = task.study, task.template.arm, task.template.model
+    study, arm, model, epochs = task.study, task.template.arm, task.template.model, task.template.epochs
     teacher = task.teacher_sha256(task.template)
     finished = ledger.trials(arm, model, teacher)
     missing = num_samples - len(finished)
     if missing <= 0:
         return finished
-    stage_view = view.stage(f"{arm} {model}", missing * task.template.epochs, "epochs")
-    first = first_points(study, arm, finished, earlier)
+    begun = [b for b in unfinished(run, ledger) if b.trial_id == trial_id_of(task, b.sample)]
+    task = dataclasses.replace(task, begun={b.trial_id: b for b in begun})
+    stage_view = view.stage(f"{arm} {model}", missing * epochs, "epochs")
+    first = first_points(study, arm, finished, [b.sample for b in begun], earlier)
     ids = {t.trial_id for t in finished}
-    epochs = [e for e in ledger.read(EpochRecord) if e.trial_id in ids]
+    history = [e for e in ledger.read(EpochRecord) if e.trial_id in ids]
     name = f"{run.name} {arm} {model}"
     searcher = make_searcher(study, arm, finished, first, run / JOURNAL, name)
     fit(
@@ -90,7 +94,7 @@ def search(
             num_samples=missing,
             search_alg=ConcurrencyLimiter(searcher, max_concurrent=slots.concurrent),
             # the scheduler takes metric and mode from here, the searcher needs its own copy
-            scheduler=make_scheduler(study, arm, epochs),
+            scheduler=make_scheduler(study, arm, history),
             reuse_actors=True,
         ),
         watch=TrialKeeper(task, run, dataset, ledger, stage_view).watch(),
@@ -98,6 +102,7 @@ def search(
         retries=RETRIES,
     )
     stage_view.end()
+    forget_ended(run, ledger)
     trials = ledger.trials(arm, model, teacher)
     if searcher.exhausted:
         view.say(f"{arm} {model}: the space holds no more than {len(trials)} different trials")
@@ -117,8 +122,9 @@ def retrain(
 ) -> list[TrialRecord]:
     """Train finalists, less what the ledger holds; returns them in the order of `trainings`."""
     done = {r.trial_id for r in ledger.read(TrialRecord)}
-    missing = [t for t in trainings if final_id(task, t) not in done]
+    missing = [t for t in trainings if task.trial_id(t) not in done]
     if missing:
+        task = dataclasses.replace(task, begun={b.trial_id: b for b in unfinished(run, ledger)})
         stage_view = view.stage("finalists", sum(t.epochs for t in missing), "epochs")
         fit(
             tune.with_parameters(TRAINABLES[task.stage], task=task),
@@ -132,64 +138,80 @@ def retrain(
             retries=RETRIES,
         )
         stage_view.end()
+        forget_ended(run, ledger)
     trials = {r.trial_id: r for r in ledger.read(TrialRecord)}
-    return [trials[final_id(task, t)] for t in trainings]
+    return [trials[task.trial_id(t)] for t in trainings]
 
 
-def search_id(training: Training, tune_id: str) -> str:
-    """The trial id of a search's trial."""
-    return f"{training.arm}-{training.model}-{tune_id}"
+def unfinished(run: Path, ledger: Ledger) -> list[BegunTraining]:
+    """The trainings that a driver that died has begun, and not ended."""
+    ended = {r.trial_id for r in ledger.read(TrialRecord)}
+    return [b for b in begun_trainings(run / "ray").values() if b.trial_id not in ended]
 
 
-def final_id(task: TrainTask, training: Training) -> str:
-    """The trial id of a finalist: a resumed run finds it again, unless its teacher is another."""
-    recipe = json.dumps([training.sample, training.epochs, task.teacher_sha256(training)], sort_keys=True)
-    mark = hashlib.sha256(recipe.encode()).hexdigest()[:8]
-    return f"final-{training.arm}-{training.model}-{mark}-seed{training.seed}"
+def forget_ended(run: Path, ledger: Ledger) -> None:
+    """Remove what the trials that have ended left to go on from."""
+    open_folders = {b.folder for b in unfinished(run, ledger)}
+    for folder in (run / "ray").glob("*/*/checkpoint_*"):
+        if str(folder) not in open_folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The trials that have weights, best first: by validation accuracy, those that ran to their end before others."""
+    scored = [t for t in trials if t.val_accuracy is not None and t.checkpoint and t.status != "failed"]
+    return sorted(scored, key=lambda t: (t.status != "ok", -(t.val_accuracy or 0.0)))
 
 
 class TrialKeeper:
-    """Turns the reports of training trials into records, and keeps each trial's checkpoint, as it ends."""
+    """Turns training trials into records, and keeps their weights, as they end."""
 
     def __init__(self, task: TrainTask, run: Path, dataset: str, ledger: Ledger, view: StageView) -> None:
         self._task, self._run, self._dataset, self._ledger, self._view = task, run, dataset, ledger, view
-        self._epochs: dict[str, dict[int, EpochRecord]] = {}
+        self._epochs: dict[str, int] = {}
         template = task.template
         before = [] if template is None else ledger.trials(template.arm, template.model, task.teacher_sha256(template))
         self._best = max((t.val_accuracy or 0.0 for t in before), default=0.0)
+        self._weights_of = before
+        """The trials of this search whose weights are kept."""
+        self._forget_losers()
 
     def watch(self) -> TrialWatch:
         """As what Tune calls."""
         return TrialWatch(self._report, self._end)
 
-    def _name(self, tune_id: str, config: dict[str, Any]) -> str:
-        training = self._task.training(config)
-        return final_id(self._task, training) if self._task.stage == "final" else search_id(training, tune_id)
-
-    def _report(self, tune_id: str, config: dict[str, Any], metrics: dict[str, Any]) -> None:
-        """Note an epoch of a trial."""
-        if "row" in metrics:
-            record = EpochRecord(trial_id=self._name(tune_id, config), epoch=metrics["epoch"], **metrics["row"])
-            epochs = self._epochs.setdefault(tune_id, {})
-            self._best = max(self._best, record.val_accuracy)
-            # a worker that died before its checkpoint was kept reports that epoch again
-            self._view.advance(0 if record.epoch in epochs else 1, best=f"best val {self._best:.1%}")
-            epochs[record.epoch] = record
-        if metrics.get("note"):
+    def _report(self, tune_id: str, metrics: dict[str, Any]) -> None:
+        """Show an epoch of a trial."""
+        before = self._epochs.get(tune_id, 0)
+        # a worker that died before its checkpoint was kept reports that epoch again
+        self._epochs[tune_id] = max(before, metrics["epoch"])
+        self._best = max(self._best, metrics[METRIC])
+        self._view.advance(self._epochs[tune_id] - before, best=f"best val {self._best:.1%}")
+        if metrics["note"]:
             self._view.say_once(metrics["note"])
 
     def _end(self, trial: TrialEnd) -> None:
-        """Make a trial that has ended durable."""
-        epochs = list(self._epochs.pop(trial.tune_id, {}).values())
-        self._ledger.put_trial(self._record(trial, epochs), epochs)
+        """Make a trial that has ended durable; what it left to go on from goes only then."""
+        if trial.metrics.get("disk_full"):  # no fault of the trial's, which is to run again
+            raise OSError(errno.ENOSPC, trial.metrics["failure"])
+        trial_id = self._task.trial_id(self._task.training(trial.config))
+        epochs = [EpochRecord(trial_id=trial_id, **row) for row in trial.metrics.get("rows", [])]
+        record = self._record(trial_id, trial, epochs)
+        if record.status == "failed":
+            self._keep_traceback(trial_id, trial)
+        self._ledger.put_trial(record, epochs)
+        if trial.checkpoint is not None:
+            shutil.rmtree(trial.checkpoint, ignore_errors=True)
+        self._weights_of.append(record)
+        self._forget_losers()
 
-    def _record(self, trial: TrialEnd, epochs: list[EpochRecord]) -> TrialRecord:
+    def _record(self, trial_id: str, trial: TrialEnd, epochs: list[EpochRecord]) -> TrialRecord:
         task, metrics = self._task, trial.metrics
-        trial_id = self._name(trial.tune_id, trial.config)
+        training = task.training(trial.config)
         error = trial.error or metrics.get("failure")
         # what the worker was told, so that its defaults are recorded too
-        config = task.training(trial.config).config(task.study)
-        checkpoint = self._keep_checkpoint(trial_id, trial.checkpoint)
+        config = training.config(task.study)
+        checkpoint = self._keep_weights(trial_id, trial.checkpoint)
         return TrialRecord(
             run=self._run.name,
             trial_id=trial_id,
@@ -216,20 +238,39 @@ class TrialKeeper:
             parameters=metrics.get("parameters"),
             checkpoint=str(checkpoint.relative_to(self._run)) if checkpoint else None,
             checkpoint_sha256=sha256_file(checkpoint) if checkpoint else None,
-            teacher_sha256=task.teacher_sha256(task.training(trial.config)),
+            teacher_sha256=task.teacher_sha256(training),
             environment=environment(task.device),
         )
 
-    def _keep_checkpoint(self, trial_id: str, source: Path | None) -> Path | None:
-        """Move the best and last weights from Tune's folder into the run's; the rest served to go on, and goes."""
+    def _keep_weights(self, trial_id: str, source: Path | None) -> Path | None:
+        """Copy the best and the last weights from Tune's folder into the run's."""
         if source is None:
             return None
-        folder = self._run / "checkpoints" / trial_id
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = weights_folder(self._run, trial_id)
         for name in (BEST, LAST):
-            shutil.move(source / name, folder / name)
-        shutil.rmtree(source, ignore_errors=True)
+            replace_file(folder / name, lambda temporary, name=name: shutil.copyfile(source / name, temporary))
         return folder / BEST
+
+    def _keep_traceback(self, trial_id: str, trial: TrialEnd) -> None:
+        """The whole of what the row says in a line, and how to see it again."""
+        again = f"python -m cifar_tune train --run {shlex.quote(str(self._run))} --trial {trial_id}"
+        text = f"The trial alone:\n\n    {again}\n\n{trial.traceback or trial.metrics.get('traceback')}\n"
+        replace_file(self._run / "errors" / f"{trial_id}.txt", lambda temporary: Path(temporary).write_text(text))
+
+    def _forget_losers(self) -> None:
+        """Remove the weights of a search's trials that can be a finalist or the teacher no more."""
+        if self._task.template is None:
+            return
+        best = ranked(self._weights_of)[: self._task.study.kept_trials(self._task.stage)]
+        for trial in self._weights_of:
+            if trial not in best:
+                shutil.rmtree(weights_folder(self._run, trial.trial_id), ignore_errors=True)
+        self._weights_of = best
+
+
+def weights_folder(run: Path, trial_id: str) -> Path:
+    """Where a trial's weights are kept."""
+    return run / "checkpoints" / trial_id
 
 
 def run_cells(
@@ -265,10 +306,15 @@ def run_cells(
         bundle=bundle,
         tune_config=tune.TuneConfig(reuse_actors=True),
         param_space={"cell": tune.grid_search(list(cells))},
-        watch=TrialWatch(lambda *_: None, on_end),
+        watch=TrialWatch(None, on_end),
         verbose=verbose,
     )
     stage_view.end()
+
+
+def trial_id_of(task: TrainTask, sample: dict[str, Any]) -> str:
+    """The name that a point of the space gives a trial of a search."""
+    return task.trial_id(task.training(sample))
 
 
 def exclusive_bundle(info: ClusterInfo, device: str) -> dict[str, float]:
@@ -308,9 +354,3 @@ def fit(
             verbose=2 if verbose else 0,
         ),
     ).fit()
-
-
-def sha256_file(path: Path) -> str:
-    """Hex digest of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

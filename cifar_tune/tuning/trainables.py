@@ -7,12 +7,13 @@ The dashboard shows a function's name as the actor's: each is named for its stag
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,14 @@ from cifar_tune.config import DISTILL_ARM, Arm, StudyConfig, TrainConfig, Varian
 from cifar_tune.data import ImageData
 from cifar_tune.device import exclusive_device
 from cifar_tune.measurement import BATCH1_IMAGES, latency_skeleton, measured
-from cifar_tune.models import count_parameters, load_weights, save_weights
+from cifar_tune.models import load_weights, save_weights
 from cifar_tune.preparation import compiled, evaluation, exported
-from cifar_tune.records import BuildRecord, EpochRecord, EvaluationRecord, Stage
+from cifar_tune.records import BuildRecord, EvaluationRecord, Stage
 from cifar_tune.store import to_row
 from cifar_tune.subjects import GridSettings, Subject, failed_status, failure, in_fresh_process
 from cifar_tune.teacher import CachedTeacher, TeacherRef
-from cifar_tune.training import Epoch, Stepper, load_state, save_state, train
-
-BEST, LAST, STATE, PROGRESS = "best.safetensors", "last.safetensors", "state.safetensors", "progress.json"
-METRIC = "best_val_accuracy"
-"""Best-ever validation accuracy: what trials are compared by, and whose weights are kept."""
+from cifar_tune.training import Stepper, load_state, save_state, train
+from cifar_tune.tuning.unfinished import BEST, LAST, STATE, BegunTraining, Progress
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +64,8 @@ class TrainTask:
     teacher_folder: str
     data: ray.ObjectRef
     """ImageData in the object store: one copy a node, read in place by every trial."""
+    begun: Mapping[str, BegunTraining] = field(default_factory=dict[str, "BegunTraining"])
+    """Trial id -> what a driver that died has left of a training."""
 
     def teacher_sha256(self, training: Training) -> str | None:
         """Of the teacher that a training asks; None where it needs none."""
@@ -77,13 +77,20 @@ class TrainTask:
             return dataclasses.replace(self.template, sample=config)
         return Training(**config["cell"])
 
+    def trial_id(self, training: Training) -> str:
+        """A trial's name, from what it depends on: a resumed run knows it again, unless its teacher is another."""
+        recipe = json.dumps([training.sample, training.epochs, self.teacher_sha256(training)], sort_keys=True)
+        name = f"{training.arm}-{training.model}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+        return f"final-{name}-seed{training.seed}" if self.stage == "final" else name
+
 
 # --- training ---------------------------------------------------------------------------------------------------
 
 
 def _train_trial(sample: dict[str, Any], task: TrainTask) -> None:
     data: ImageData = ray.get(task.data)
-    config = task.training(sample).config(
+    training = task.training(sample)
+    config = training.config(
         task.study,
         device=task.device,
         threads=task.threads,
@@ -93,78 +100,39 @@ def _train_trial(sample: dict[str, Any], task: TrainTask) -> None:
     if config.distils:
         assert task.teacher is not None, "a distillation task names its teacher"
         teacher = CachedTeacher(Path(task.teacher_folder), task.teacher, data, config.views, config.device)
-    progress = Progress(epochs=config.epochs)
+    trial_id = task.trial_id(training)
+    progress = Progress(trial_id, training.sample, training.epochs)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         try:
-            for epoch in train(config, data, teacher, _taken_up(folder, progress)):
+            resume = _taken_up(folder, progress, task.begun.get(trial_id))
+            if progress.epoch == config.epochs:  # nothing is left but to say so
+                tune.report(progress.metrics(), checkpoint=tune.Checkpoint.from_directory(temporary))
+            for epoch in train(config, data, teacher, resume):
                 if progress.note(epoch, teacher.trouble if teacher else None):
                     save_weights(epoch.model, folder / BEST, data.fingerprint)
                 save_weights(epoch.model, folder / LAST, data.fingerprint)
                 save_state(epoch, folder / STATE)
-                progress.save(folder / PROGRESS)
-                tune.report(progress.metrics(epoch), checkpoint=tune.Checkpoint.from_directory(temporary))
+                progress.save(folder)
+                tune.report(progress.metrics(), checkpoint=tune.Checkpoint.from_directory(temporary))
         except Exception as error:  # noqa: BLE001 - whatever ends a trial becomes its row
-            tune.report(progress.metrics(failure=failure(error)))
+            tune.report(progress.metrics(error))
 
 
-def _taken_up(folder: Path, progress: Progress) -> Callable[[Stepper], int] | None:
-    """How a trial goes on whose worker died; None: it begins."""
-    checkpoint = tune.get_checkpoint()
+def _taken_up(folder: Path, progress: Progress, begun: BegunTraining | None) -> Callable[[Stepper], int] | None:
+    """How a trial goes on whose worker died, or whose driver did; None: it begins."""
+    checkpoint = tune.get_checkpoint() or (tune.Checkpoint.from_directory(begun.folder) if begun else None)
     if checkpoint is None:
         return None
     with checkpoint.as_directory() as kept:
         shutil.copytree(kept, folder, dirs_exist_ok=True)
-    progress.load(folder / PROGRESS)
+    progress.load(folder)
 
     def resume(stepper: Stepper) -> int:
         load_weights(stepper.model, folder / LAST)
         return load_state(stepper, folder / STATE)
 
     return resume
-
-
-class Progress:
-    """How far a trial has come: metrics of every report, since Tune ends a whole search where one is missing."""
-
-    def __init__(self, epochs: int) -> None:
-        self._epochs, self._epoch, self._best = epochs, 0, 0.0
-        self._started = time.time()
-        self._note: str | None = None
-
-    def note(self, epoch: Epoch, trouble: str | None) -> bool:
-        """An epoch is done; whether it is the best so far."""
-        better = epoch.number == 1 or epoch.val_accuracy > self._best
-        self._epoch, self._best = epoch.number, max(self._best, epoch.val_accuracy)
-        self._note = self._note or trouble
-        return better
-
-    def save(self, path: Path) -> None:
-        """Keep it beside the weights."""
-        kept = {"epoch": self._epoch, "best": self._best, "started": self._started, "note": self._note}
-        path.write_text(json.dumps(kept))
-
-    def load(self, path: Path) -> None:
-        """Take up what `save` kept."""
-        kept = json.loads(path.read_text())
-        self._epoch, self._best, self._started, self._note = (kept[k] for k in ("epoch", "best", "started", "note"))
-
-    def metrics(self, epoch: Epoch | None = None, failure: str | None = None) -> dict[str, Any]:
-        """What is reported to Tune."""
-        metrics = {
-            "epoch": self._epoch,
-            "epochs": self._epochs,
-            METRIC: self._best,
-            "started_at": self._started,
-            "train_seconds": time.time() - self._started,
-            "failure": failure,
-            "note": self._note,
-        }
-        if epoch is not None:
-            names = [f.name for f in dataclasses.fields(EpochRecord) if f.name not in ("trial_id", "epoch")]
-            metrics["row"] = {name: getattr(epoch, name) for name in names}
-            metrics["parameters"] = count_parameters(epoch.model)
-        return metrics
 
 
 def train_teacher(sample: dict[str, Any], task: TrainTask) -> None:

@@ -1,0 +1,177 @@
+"""A run's folder: where it is, who may write there, and whether a study may go on in it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import fcntl
+import json
+import os
+import shlex
+import shutil
+import socket
+import sys
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from cifar_tune import cli
+from cifar_tune.config import LatencyConfig, StudyConfig, check
+from cifar_tune.data import ImageData
+from cifar_tune.device import environment
+from cifar_tune.store import is_temporary, replace_file
+
+CHANGEABLE_ON_RESUME = (
+    "resume",
+    "verbose",
+    "num_samples",
+    "teacher_samples",
+    "final_top",
+    "final_seeds",
+    "warm_start",
+    "students",
+    "address",
+    "dashboard",
+    "storage",
+    "concurrent_trials",
+    "gpus_per_trial",
+    "preset",
+    "data_dir",
+    "runtimes",
+    "compiled_variants",
+    *(f"latency_{f.name}" for f in dataclasses.fields(LatencyConfig) if f.name != "strict"),
+    "latency_budget_ms",
+    "strict",
+)
+"""What extends a run or shows it otherwise. Measurements under another protocol are made anew."""
+STUDY_FORMAT = 1
+LOCK = "driver.lock"
+WRITTEN = ("ledger", "checkpoints", "teacher_logits", "errors", "candidate")
+"""Folders of a run into which files are moved when they are whole."""
+SAME_ON_RESUME = ("device_name", "torch", "cifar_tune")
+"""Of the environment: figures of one run come from one processor and one version."""
+
+
+def run_folder(study: StudyConfig) -> Path:
+    """Where the run is or will be. ValueError where it exists, does not exist, or cannot be written."""
+    check("://" not in study.storage, "storage", study.storage, "a folder of this machine")
+    storage = Path(study.storage).absolute()
+    check_writable(storage)
+    if study.name is None:
+        check(not study.resume, "resume", True, "only with --name RUN, the run to go on with")
+        now = datetime.datetime.now(datetime.UTC)
+        data = Path(study.data).resolve().name or "data"
+        data = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in data).lstrip(".") or "data"
+        return storage / f"{data}-{study.preset}-{now:%Y%m%dT%H%M%S}Z"
+    run = storage / study.name
+    if study.resume:
+        check((run / "study.json").is_file(), "name", study.name, f"with --resume, a run in {storage}")
+    elif run.exists() and any(p.name != LOCK and not is_temporary(p) for p in run.iterdir()):
+        raise ValueError(f"run {study.name} exists in {storage}; go on with it by --resume, or choose another --name")
+    return run
+
+
+def check_writable(storage: Path) -> None:
+    """ValueError where nothing can be written below a folder that may not exist yet."""
+    nearest = existing(storage)
+    writable = nearest.is_dir() and os.access(nearest, os.W_OK)
+    check(writable, "storage", str(storage), "a folder that can be written")
+
+
+def check_room(run: Path, most: int) -> None:
+    """UsageError where a run that may grow to `most` bytes finds less than it still needs."""
+    there = sum(p.stat().st_size for p in run.rglob("*") if p.is_file())
+    free = shutil.disk_usage(existing(run)).free
+    if free < most - there:
+        raise cli.UsageError(
+            f"storage {run.parent} has {free / 1e6:.0f} MB free; the run may need {(most - there) / 1e6:.0f} MB"
+        )
+
+
+def existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def tidy(run: Path, ended: Collection[str]) -> None:
+    """Remove what a driver that died left half done: temporary files, and weights of trials that are not in `ended`."""
+    for folder in (run, *(p for name in WRITTEN for p in (run / name).glob("**"))):
+        for path in folder.glob(".*"):
+            if is_temporary(path):
+                path.unlink(missing_ok=True)
+    for folder in (run / "checkpoints").glob("*"):
+        if folder.name not in ended:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_same_study(run: Path, study: StudyConfig, device: str, data: ImageData) -> None:
+    """ValueError names what differs from the run's own and would change its results: options, images, machine."""
+    before = read_study(run)
+    own, now = before["config"], json.loads(json.dumps(dataclasses.asdict(study)))
+    changed = [(k, own[k], now[k]) for k in now if k not in CHANGEABLE_ON_RESUME and k in own and now[k] != own[k]]
+    fingerprint = before["data"]["fingerprint"]
+    if fingerprint != data.fingerprint:
+        changed.append(("the images' fingerprint", fingerprint[:12], data.fingerprint[:12]))
+    was, is_now = before["environment"], dataclasses.asdict(environment(device))
+    changed += [(name, was[name], is_now[name]) for name in SAME_ON_RESUME if was[name] != is_now[name]]
+    if changed:
+        what = "; ".join(f"{name} was {old!r}, is {new!r}" for name, old, new in changed)
+        raise ValueError(f"--resume cannot change what would change results: {what}")
+
+
+def read_study(run: Path) -> dict[str, Any]:
+    """Content of `study.json`. ValueError: it is damaged."""
+    path = run / "study.json"
+    try:
+        content = json.loads(path.read_text())
+        if content["format"] == STUDY_FORMAT and all(
+            isinstance(content[k], dict) for k in ("config", "environment", "data")
+        ):
+            return content
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ValueError(f"{path} is damaged, or of another version")
+
+
+@contextlib.contextmanager
+def sole_writer(run: Path) -> Iterator[None]:
+    """Hold the run's folder, which is made: no other driver may write there. The lock ends with its process.
+
+    Raises:
+        UsageError: another driver holds it; the message says which.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise cli.UsageError(f"run {run.name} is being written by {file.read().strip()}") from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def write_study(run: Path, study: StudyConfig, device: str, about_data: dict[str, object]) -> None:
+    """Write `study.json`."""
+    path = run / "study.json"
+    # a resumed run keeps the moment and the command that it was begun with
+    begun = json.loads(path.read_text()) if path.exists() else {
+        "created_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["python", *sys.argv]),
+    }  # fmt: skip
+    content = {
+        "format": STUDY_FORMAT,
+        "run": run.name,
+        "created_utc": begun["created_utc"],
+        "command": begun["command"],
+        "config": dataclasses.asdict(study),
+        "environment": dataclasses.asdict(environment(device)),
+        "data": about_data,
+    }
+    text = json.dumps(content, indent=2) + "\n"
+    replace_file(path, lambda temporary: Path(temporary).write_text(text))
