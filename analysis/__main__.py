@@ -13,7 +13,8 @@ import sys
 from collections.abc import Sequence
 
 from analysis.frames import STORAGE, load_run, select
-from analysis.report import analyse, write_report
+from analysis.report import REPORT_FILES, analyse, write_report
+from cifar_tune.bucket import Bucket, is_uri
 
 _FRONT_COLUMNS = ["model", "arm", "variant", "test_accuracy", "p50_ms", "front_probability", "feasible", "candidate"]
 
@@ -34,13 +35,20 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (("report", "write the report again, print its path"), ("front", "print the Pareto front")):
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("run", metavar="RUN", help=f"path of a run, or the name of one in {STORAGE}")
+        command.add_argument("run", metavar="RUN", help=f"path or s3:// URI of a run, or the name of one in {STORAGE}")
     return parser
 
 
 def _report(run: str) -> str:
     report = write_report(run)
-    return f"{report.text}\n{report.path}"
+    if not is_uri(run):
+        return f"{report.text}\n{report.path}"
+    parent, _, name = run.rstrip("/").rpartition("/")
+    for written in REPORT_FILES:
+        path = report.path.with_name(written)
+        if path.is_file():
+            Bucket(parent).put(f"{name}/{written}", path)
+    return f"{report.text}\n{run.rstrip('/')}/{report.path.name}"
 
 
 def _front(run: str) -> str:

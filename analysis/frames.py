@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import pandas as pd
 
+from cifar_tune.bucket import fetched, is_uri
 from cifar_tune.config import Variant
 
 Row = dict[str, Any]
@@ -103,7 +104,14 @@ def load_run(run: str | Path, storage: str | Path = STORAGE) -> Run:
 
 
 def find_run(run: str | Path, storage: str | Path = STORAGE) -> Path:
-    """The folder of a run; a path goes before a name. ValueError lists the runs under `storage`."""
+    """The folder of a run; a path goes before a name. ValueError lists the runs under `storage`.
+
+    Of a run in object storage it is a copy, which ends with the process.
+    """
+    if is_uri(str(run)):
+        return fetched(str(run))
+    if is_uri(str(storage)):
+        return fetched(f"{storage}/{run}")
     for path in (Path(run), Path(storage) / run):
         if (path / "study.json").is_file():
             return path

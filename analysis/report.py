@@ -72,6 +72,10 @@ def analyse(run: Run) -> Findings:
     )
 
 
+REPORT_FILES = ("front.parquet", "comparison.csv", "front.png", "report.md")
+"""What `write_report` writes, the picture only where something competes."""
+
+
 def write_report(run: str | Path) -> Report:
     """Write `front.parquet`, `comparison.csv`, `front.png` and `report.md` into the run's folder.
 

@@ -27,10 +27,13 @@ class Ledger:
 
     Args:
         say: told, once, of each file that is damaged.
+        kept: called when a result is on disk; a study elsewhere than on this disk sends it there.
     """
 
-    def __init__(self, run: Path, say: Callable[[str], object] = print) -> None:
-        self.run, self._say = run, say
+    def __init__(
+        self, run: Path, say: Callable[[str], object] = print, kept: Callable[[], object] = lambda: None
+    ) -> None:
+        self.run, self._say, self._kept = run, say, kept
         self._said: set[Path] = set()
 
     def _folder(self, record_type: type) -> Path:
@@ -60,6 +63,7 @@ class Ledger:
         content = _encoded([to_row(r) for r in records])
         path = self._folder(record_type) / f"{key}{SUFFIX}"
         replace_file(path, lambda temporary: Path(temporary).write_bytes(content))
+        self._kept()
 
     def read(self, record_type: type[R]) -> list[R]:
         """All records of a type, in the order of their keys."""

@@ -148,6 +148,11 @@ def replace_file(path: Path, write: typing.Callable[[str], object]) -> None:
         raise
 
 
+def user_cache() -> Path:
+    """The folder of the user for what can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cifar_tune"
+
+
 def is_temporary(path: Path) -> bool:
     """Whether a file is what `replace_file` had not finished when its process died."""
     return path.name.startswith(".") and path.name.endswith(".part")

@@ -47,6 +47,7 @@ from sweeps.job import (
     job,
     parse_study,
     prepare,
+    shown,
     teacher_ref,
     train_task,
     write_tables,
@@ -73,8 +74,8 @@ class Finalists:
         return {s.trial_id for s in self.subjects}
 
 
-def run(config: StudyConfig) -> Path:
-    """The whole job; returns the path of the report."""
+def run(config: StudyConfig) -> str:
+    """The whole job; returns the path or URI of the report."""
     prepared = prepare(config)
     print_plan(prepared, plan(prepared))
     with job(prepared) as work:
@@ -92,7 +93,7 @@ def run(config: StudyConfig) -> Path:
             ship(work, prepared, subjects, find_row(work, result.candidate))
         forget_builds(work.run)
         work.view.say(result.text)
-    return result.path
+    return shown(work, result.path)
 
 
 def within_budget(work: Job) -> tuple[str, ...]:

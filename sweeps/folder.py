@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import fcntl
+import hashlib
 import json
 import os
 import shlex
@@ -17,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from cifar_tune import cli
+from cifar_tune.bucket import Bucket, BucketError, is_uri
 from cifar_tune.config import LatencyConfig, StudyConfig, check
 from cifar_tune.data import ImageData
 from cifar_tune.device import environment
-from cifar_tune.store import is_temporary, replace_file
+from cifar_tune.store import is_temporary, replace_file, user_cache
 
 CHANGEABLE_ON_RESUME = (
     "resume",
@@ -47,16 +49,29 @@ CHANGEABLE_ON_RESUME = (
 """What extends a run or shows it otherwise. Measurements under another protocol are made anew."""
 STUDY_FORMAT = 1
 LOCK = "driver.lock"
+PROBE = ".cifar_tune-may-write"
 WRITTEN = ("ledger", "checkpoints", "teacher_logits", "errors", "candidate")
 """Folders of a run into which files are moved when they are whole."""
 SAME_ON_RESUME = ("device_name", "torch", "cifar_tune")
 """Of the environment: figures of one run come from one processor and one version."""
 
 
-def run_folder(study: StudyConfig) -> Path:
-    """Where the run is or will be. ValueError where it exists, does not exist, or cannot be written."""
-    check("://" not in study.storage, "storage", study.storage, "a folder of this machine")
-    storage = Path(study.storage).absolute()
+def bucket_of(study: StudyConfig) -> Bucket | None:
+    """The object storage that keeps the run; None: a folder does. ValueError: it cannot be written."""
+    if not is_uri(study.storage):
+        return None
+    bucket = Bucket(study.storage)
+    try:
+        bucket.put(PROBE, b"")
+        bucket.delete(PROBE)
+    except BucketError as error:
+        raise ValueError(f"storage is {study.storage!r}: {error}") from error
+    return bucket
+
+
+def run_folder(study: StudyConfig, bucket: Bucket | None = None) -> Path:
+    """Where the run is or will be worked on. ValueError where it exists, does not exist, or cannot be written."""
+    storage = Path(study.storage).absolute() if bucket is None else staging(bucket)
     check_writable(storage)
     if study.name is None:
         check(not study.resume, "resume", True, "only with --name RUN, the run to go on with")
@@ -65,11 +80,24 @@ def run_folder(study: StudyConfig) -> Path:
         data = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in data).lstrip(".") or "data"
         return storage / f"{data}-{study.preset}-{now:%Y%m%dT%H%M%S}Z"
     run = storage / study.name
+    there = files_of(run) if bucket is None else [k.partition("/")[2] for k in bucket.names(f"{study.name}/")]
     if study.resume:
-        check((run / "study.json").is_file(), "name", study.name, f"with --resume, a run in {storage}")
-    elif run.exists() and any(p.name != LOCK and not is_temporary(p) for p in run.iterdir()):
-        raise ValueError(f"run {study.name} exists in {storage}; go on with it by --resume, or choose another --name")
+        check("study.json" in there, "name", study.name, f"with --resume, a run in {study.storage}")
+    elif any(name != LOCK for name in there):
+        raise ValueError(
+            f"run {study.name} exists in {study.storage}; go on with it by --resume, or choose another --name"
+        )
     return run
+
+
+def files_of(run: Path) -> list[str]:
+    """What is at the top of a run's folder; none where there is no such folder."""
+    return [p.name for p in run.iterdir() if not is_temporary(p)] if run.is_dir() else []
+
+
+def staging(bucket: Bucket) -> Path:
+    """Where the runs of an object storage are worked on, on the driver's disk."""
+    return user_cache() / "runs" / hashlib.sha256(bucket.uri.encode()).hexdigest()[:16]
 
 
 def check_writable(storage: Path) -> None:
@@ -107,9 +135,9 @@ def tidy(run: Path, ended: Collection[str]) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def check_same_study(run: Path, study: StudyConfig, device: str, data: ImageData) -> None:
+def check_same_study(run: Path, study: StudyConfig, device: str, data: ImageData, bucket: Bucket | None = None) -> None:
     """ValueError names what differs from the run's own and would change its results: options, images, machine."""
-    before = read_study(run)
+    before = read_study(run, bucket)
     own, now = before["config"], json.loads(json.dumps(dataclasses.asdict(study)))
     changed = [(k, own[k], now[k]) for k in now if k not in CHANGEABLE_ON_RESUME and k in own and now[k] != own[k]]
     fingerprint = before["data"]["fingerprint"]
@@ -122,11 +150,12 @@ def check_same_study(run: Path, study: StudyConfig, device: str, data: ImageData
         raise ValueError(f"--resume cannot change what would change results: {what}")
 
 
-def read_study(run: Path) -> dict[str, Any]:
+def read_study(run: Path, bucket: Bucket | None = None) -> dict[str, Any]:
     """Content of `study.json`. ValueError: it is damaged."""
     path = run / "study.json"
+    stored = None if bucket is None else bucket.get(f"{run.name}/study.json")
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes() if stored is None else stored.content)
         if content["format"] == STUDY_FORMAT and all(
             isinstance(content[k], dict) for k in ("config", "environment", "data")
         ):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from cifar_tune.ledger import latency_key
 from cifar_tune.measurement import latency_skeleton
 from cifar_tune.records import BuildRecord, EvaluationRecord, LatencyRecord
 from cifar_tune.runtimes import RUNTIMES
-from cifar_tune.store import from_row
+from cifar_tune.store import from_row, user_cache
 from cifar_tune.subjects import GridSettings, Subject, artifact_folder
 from cifar_tune.tuning.stages import Slots, exclusive_bundle, run_cells, training_slots
 from cifar_tune.tuning.trainables import MeasureTask, measure_latency, prepare_variant
@@ -60,8 +59,7 @@ def grid_settings(work: Job, slots: Slots | None = None) -> GridSettings:
 
 def build_cache(run: Path) -> Path:
     """Compiled code and artifacts of a run: outside of it, since they run, and a run may come from elsewhere."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "cifar_tune" / "builds" / run.name
+    return user_cache() / "builds" / run.name
 
 
 def artifact_of(work: Job, subject: Subject, row: LatencyRecord) -> Path | None:

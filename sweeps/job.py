@@ -8,7 +8,7 @@ import errno
 import os
 import shlex
 import signal
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +17,12 @@ import ray
 
 from analysis.frames import load_run
 from cifar_tune import cli
+from cifar_tune.bucket import Bucket, is_uri
 from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, TEACHER_ARM, StudyConfig, check
 from cifar_tune.data import ImageData, describe, load, subset
 from cifar_tune.device import resolve_device
 from cifar_tune.ledger import Ledger
+from cifar_tune.mirror import Mirror
 from cifar_tune.models import architecture, trained_on
 from cifar_tune.presets import PRESETS
 from cifar_tune.records import EpochRecord, LatencyRecord, Stage, TrialRecord
@@ -33,7 +35,7 @@ from cifar_tune.tuning.cluster import ClusterInfo, cluster
 from cifar_tune.tuning.progress import StudyView
 from cifar_tune.tuning.stages import Slots, ranked
 from cifar_tune.tuning.trainables import Training, TrainTask
-from sweeps.folder import check_same_study, run_folder, sole_writer, tidy, write_study
+from sweeps.folder import bucket_of, check_same_study, run_folder, sole_writer, tidy, write_study
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +46,9 @@ class Prepared:
     device: str
     data: ImageData
     run: Path
+    """Folder in which it is worked on."""
+    bucket: Bucket | None = None
+    """Object storage that keeps it; None: the folder does."""
     teacher: TeacherRef | None
     """The teacher that the user brings."""
     search_data: ImageData | None = None
@@ -109,16 +114,19 @@ def _checked(study: StudyConfig) -> Prepared:
         schedule(name)
     check_runtimes(study)
     device = resolve_device(study.device)
-    run = run_folder(study)
+    bucket = bucket_of(study)
+    run = run_folder(study, bucket)
     data = load(study.data_config(), study.data_dir)
     if study.resume:
-        check_same_study(run, study, device, data)
+        check_same_study(run, study, device, data, bucket)
     most = study.search_images
     searched = None if most is None or most >= len(data.train_images) else subset(data, most, study.seed)
     teacher = _teacher_given(study, data)
     if study.warm_start is not None:
         load_run(study.warm_start, study.storage)
-    return Prepared(study=study, device=device, data=data, run=run, teacher=teacher, search_data=searched)
+    return Prepared(
+        study=study, device=device, data=data, run=run, bucket=bucket, teacher=teacher, search_data=searched
+    )
 
 
 def check_runtimes(study: StudyConfig) -> None:
@@ -146,9 +154,14 @@ def _teacher_given(study: StudyConfig, data: ImageData) -> TeacherRef | None:
 def job(prepared: Prepared) -> Iterator[Job]:
     """Start or join the cluster, put the data there once, and create the run's folder."""
     study, run = prepared.study, prepared.run
-    with sole_writer(run), cluster(study) as info, StudyView() as view:
+    with (
+        StudyView() as view,
+        mirrored(run, prepared.bucket, view) as kept,
+        sole_writer(run),
+        cluster(study) as info,
+    ):
         about = {**describe(prepared.data), "labelled": prepared.labelled}
-        ledger = Ledger(run, view.say)
+        ledger = Ledger(run, view.say, kept)
         tidy(run, {t.trial_id for t in ledger.read(TrialRecord)})
         write_study(run, study, prepared.device, about)
         if info.dashboard:
@@ -173,13 +186,25 @@ def job(prepared: Prepared) -> Iterator[Job]:
 
 
 @contextlib.contextmanager
+def mirrored(run: Path, bucket: Bucket | None, view: StudyView) -> Iterator[Callable[[], object]]:
+    """Keep a run's folder in an object storage, if there is one; gives what sends up all that is new."""
+    if bucket is None:
+        yield lambda: None
+        return
+    mirror = Mirror(bucket, run, view.say)
+    with mirror.held():
+        yield mirror.push
+
+
+@contextlib.contextmanager
 def stopped_well(work: Job) -> Iterator[None]:
     """Say how to go on with a run that was interrupted, or for which there was no room.
 
     Raises:
         InterruptedRunError, StudyFailedError: with that line.
     """
-    how = f"--storage {shlex.quote(str(work.run.parent))} --name {work.run.name} --resume"
+    storage = work.study.storage if is_uri(work.study.storage) else str(work.run.parent)
+    how = f"--storage {shlex.quote(storage)} --name {work.run.name} --resume"
     try:
         yield
     except KeyboardInterrupt as error:
@@ -215,6 +240,12 @@ def write_tables(work: Job, finals: Sequence[TrialRecord] = (), measured: Collec
         ("latency.parquet", LatencyRecord, latency),
     ):
         write_rows(work.run / name, record_type, rows)
+
+
+def shown(work: Job, path: Path) -> str:
+    """Where a user finds a file of the run."""
+    name = str(path.relative_to(work.run))
+    return f"{work.study.storage.rstrip('/')}/{work.run.name}/{name}" if is_uri(work.study.storage) else str(path)
 
 
 def write_tables_so_far(work: Job) -> None:

@@ -6,14 +6,13 @@ python sweeps/teacher_search.py --data cifar10 --teacher resnet18 --teacher-samp
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from cifar_tune import cli
 from cifar_tune.config import TEACHER_ARM, StudyConfig
 from cifar_tune.records import TrialRecord
 from cifar_tune.tuning.stages import ranked, search, training_slots
 from cifar_tune.tuning.trainables import Training
-from sweeps.job import Job, job, parse_study, prepare, train_task, write_tables
+from sweeps.job import Job, job, parse_study, prepare, shown, train_task, write_tables
 
 
 def search_teacher(work: Job) -> TrialRecord:
@@ -31,14 +30,14 @@ def search_teacher(work: Job) -> TrialRecord:
     return best[0]
 
 
-def run(config: StudyConfig) -> Path:
-    """Search the teacher alone; returns the path of its best weights."""
+def run(config: StudyConfig) -> str:
+    """Search the teacher alone; returns the path or URI of its best weights."""
     with job(prepare(config)) as work:
         best = search_teacher(work)
         write_tables(work)
         work.view.say(f"best validation accuracy {best.val_accuracy:.2%}, trial {best.trial_id}")
         assert best.checkpoint is not None
-        return work.run / best.checkpoint
+        return shown(work, work.run / best.checkpoint)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from cifar_tune.presets import PRESETS
 from cifar_tune.records import TrialRecord
 from cifar_tune.store import read_records, sha256_file
 from cifar_tune.subjects import Subject, load_subject
-from sweeps.folder import run_folder
+from sweeps.folder import bucket_of, run_folder
 from sweeps.grid import forget_builds, measure_grid
 from sweeps.job import (
     Prepared,
@@ -39,6 +39,7 @@ from sweeps.job import (
     chosen_finalists,
     job,
     prepare,
+    shown,
     write_tables,
 )
 
@@ -93,8 +94,8 @@ class GridConfig:
         check(not both, "input shape", shape, "only without --data, which have their own")
 
 
-def run(config: GridConfig) -> Path:
-    """Measure all variants; returns the path of the new run's report."""
+def run(config: GridConfig) -> str:
+    """Measure all variants; returns the path or URI of the new run's report."""
     with cli.user_input():
         prepared, subjects, trials = _of_run(config) if config.run is not None else _of_model(config)
     with job(prepared) as work:
@@ -107,7 +108,7 @@ def run(config: GridConfig) -> Path:
         report = write_report(work.run)
         forget_builds(work.run)
         work.view.say(report.text)
-    return report.path
+    return shown(work, report.path)
 
 
 Work = tuple[Prepared, list[Subject], list[TrialRecord]]
@@ -160,6 +161,7 @@ def _of_model(config: GridConfig) -> Work:
         **{name: getattr(config, name) for name in names},
     )
     check_runtimes(study)
+    bucket = bucket_of(study)
     shape = config.input_shape or (3, 32, 32)
     data = random_images(shape) if config.data is None else load(_data_config(config), config.data_dir)
     classes = len(data.classes) or CLASSES
@@ -177,7 +179,8 @@ def _of_model(config: GridConfig) -> Work:
         study=study,
         device=resolve_device(config.device),
         data=data,
-        run=run_folder(study),
+        run=run_folder(study, bucket),
+        bucket=bucket,
         teacher=None,
         labelled=config.data is not None,
     )
@@ -195,7 +198,7 @@ def _data_config(config: GridConfig) -> DataConfig:
 def main(argv: Sequence[str]) -> None:
     """The command: the last line of standard output is the report's path."""
 
-    def command() -> Path:
+    def command() -> str:
         return run(cli.parse(GridConfig, argv, prog="variant_grid.py", description=__doc__ or ""))
 
     cli.run_command(command)
