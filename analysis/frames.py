@@ -18,6 +18,7 @@ import pandas as pd
 
 from cifar_tune.bucket import fetched, is_uri
 from cifar_tune.config import Variant
+from cifar_tune.store import verify_checksum
 
 Row = dict[str, Any]
 """One row of a frame; a missing value is None, whatever the column's type."""
@@ -121,6 +122,7 @@ def find_run(run: str | Path, storage: str | Path = STORAGE) -> Path:
 
 
 def _read_study(path: Path) -> dict[str, Any]:
+    verify_checksum(path)
     try:
         study = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -138,6 +140,7 @@ def _read_importance(path: Path) -> pd.DataFrame:
 def _read_table(path: Path, *, may_be_empty: bool = False) -> pd.DataFrame:
     if not path.is_file():
         raise ValueError(f"{path} is missing: the run has not come that far")
+    verify_checksum(path)
     try:
         frame = pd.read_parquet(path)
     except (ValueError, OSError) as error:

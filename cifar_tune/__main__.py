@@ -37,6 +37,7 @@ from cifar_tune.models import architecture, checkpoint_classes, save_weights, tr
 from cifar_tune.preparation import exported
 from cifar_tune.runtimes import RUNTIMES, UnsupportedError
 from cifar_tune.schedules import schedule
+from cifar_tune.store import sha256_file
 from cifar_tune.subjects import DisturbedError, GridSettings, Subject, in_fresh_process, load_subject
 from cifar_tune.teacher import OnlineTeacher, TeacherRef, load_model
 from cifar_tune.training import TeacherLogits, evaluate, train
@@ -198,7 +199,9 @@ def _of_flags(options: Train) -> tuple[TrainConfig, ImageData, TeacherLogits | N
 
 def _online_teacher(options: Train, data: ImageData, config: TrainConfig) -> OnlineTeacher:
     assert options.teacher_checkpoint is not None
-    ref = TeacherRef(model=options.teacher, checkpoint=options.teacher_checkpoint, sha256="")
+    path = Path(options.teacher_checkpoint)
+    check(path.is_file(), "teacher checkpoint", str(path), "an existing safetensors file")
+    ref = TeacherRef(model=options.teacher, checkpoint=str(path), sha256=sha256_file(path))
     return OnlineTeacher(ref, data, config.views, config.device)
 
 
@@ -227,12 +230,13 @@ def run_bench(options: Bench) -> str:
     )
     registered = ":" not in options.model
     path = None if options.checkpoint is None else Path(options.checkpoint)
+    check(path is None or path.is_file(), "checkpoint", str(path), "an existing safetensors file")
     subject = Subject(
         trial_id="bench",
         model=options.model,
         arm="given",
         checkpoint=options.checkpoint,
-        checkpoint_sha256="bench",
+        checkpoint_sha256="random" if path is None else sha256_file(path),
         classes=checkpoint_classes(path) if path is not None and registered else 10,
     )
     with tempfile.TemporaryDirectory() as cache, user_errors(variant):

@@ -27,7 +27,6 @@ WRITER = "writer.json"
 INTERVAL = 20.0
 """Seconds between two looks at what is new, and between two renewals of the lease."""
 LEASE_SECONDS = 180.0
-"""Age at which a lease that nobody renewed is a dead driver's."""
 PATIENCE = 300.0
 """Seconds for which the end of a study waits for a storage that cannot be reached."""
 
@@ -37,10 +36,17 @@ class Mirror:
 
     Args:
         say: told when the storage cannot be reached, and when it can again.
+        lease_seconds: age at which a lease that nobody renewed is a dead driver's.
     """
 
-    def __init__(self, bucket: Bucket, folder: Path, say: Callable[[str], object] = print) -> None:
-        self.bucket, self.folder, self.say = bucket, folder, say
+    def __init__(
+        self,
+        bucket: Bucket,
+        folder: Path,
+        say: Callable[[str], object] = print,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
+        self.bucket, self.folder, self.say, self._lease_seconds = bucket, folder, say, lease_seconds
         self._name = folder.name
         self._memory = folder.parent / f"{folder.name}.uploaded.json"
         self._uploaded: dict[str, list[int]] = {}
@@ -90,11 +96,11 @@ class Mirror:
         lease = self._put_claim(claim, None)
         if lease is None:
             held = self.bucket.get(self._key(LEASE))
-            if held is not None and held.age < LEASE_SECONDS:
+            if held is not None and held.age < self._lease_seconds:
                 by = json.loads(held.content)
                 raise UsageError(
                     f"run {self._name} is being written by process {by['process']} on {by['host']}; "
-                    f"if that has died, its lease ends in {LEASE_SECONDS - held.age:.0f} s"
+                    f"if that has died, its lease ends in {self._lease_seconds - held.age:.0f} s"
                 )
             lease = self._put_claim(claim, None if held is None else held.etag)
             if lease is None:

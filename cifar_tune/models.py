@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from cifar_tune.store import sha256_file
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -241,11 +243,17 @@ def trained_on(path: Path) -> str | None:
         return (file.metadata() or {}).get("trained_on")
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load safetensors into `model`; ValueError says what does not fit."""
+def load_weights(model: nn.Module, path: Path, sha256: str | None = None) -> None:
+    """Load safetensors into `model`; ValueError says what does not fit.
+
+    Args:
+        sha256: what the file must hash to; None: whatever it does.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if sha256 is not None and path.is_file() and sha256_file(path) != sha256:
+        raise ValueError(f"{path} is damaged: it does not match its checksum")
     try:
         state = load_file(path)
     except (SafetensorError, OSError) as error:

@@ -36,6 +36,8 @@ _ARROW_TYPES: dict[Any, pa.DataType] = {
     list[list[float]]: pa.list_(pa.list_(pa.float64())),
 }
 _NESTED_PREFIX = "env_"
+CHECKSUMS = "checksums.json"
+"""File of a run's folder that holds the digests of its tables."""
 
 
 def _plain_type(annotation: Any) -> tuple[Any, bool]:
@@ -146,6 +148,27 @@ def replace_file(path: Path, write: typing.Callable[[str], object]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def note_checksums(folder: Path, names: Iterable[str]) -> None:
+    """Write down the SHA-256 of files of a folder, beside those that are noted there already."""
+    noted = _checksums(folder) if (folder / CHECKSUMS).exists() else {}
+    noted |= {name: sha256_file(folder / name) for name in names}
+    replace_file(folder / CHECKSUMS, lambda temporary: Path(temporary).write_bytes(seal(noted)))
+
+
+def verify_checksum(path: Path) -> None:
+    """ValueError where a file is not what it was when its checksum was noted; one without is not doubted."""
+    noted = _checksums(path.parent) if (path.parent / CHECKSUMS).exists() else {}
+    if path.name in noted and noted[path.name] != sha256_file(path):
+        raise ValueError(f"{path} is damaged: it does not match its checksum")
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    try:
+        return unseal((folder / CHECKSUMS).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{folder / CHECKSUMS} is damaged: {error}") from error
 
 
 def user_cache() -> Path:

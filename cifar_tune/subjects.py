@@ -106,7 +106,7 @@ def load_subject(subject: Subject) -> nn.Module:
     """The model with its weights, in eval mode. ValueError says what does not fit."""
     model = make_model(subject.model, subject.classes)
     if subject.checkpoint is not None:
-        load_weights(model, Path(subject.checkpoint))
+        load_weights(model, Path(subject.checkpoint), subject.checkpoint_sha256)
     return model.eval()
 
 

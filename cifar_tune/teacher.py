@@ -43,10 +43,10 @@ class TeacherRef:
     sha256: str
 
 
-def load_model(name: str, classes: int, checkpoint: str | Path) -> nn.Module:
-    """A trained model in eval mode. ValueError says what does not fit."""
+def load_model(name: str, classes: int, checkpoint: str | Path, sha256: str | None = None) -> nn.Module:
+    """A trained model in eval mode. ValueError says what does not fit; `sha256`: what the file must hash to."""
     model = build_model(name, classes)
-    load_weights(model, Path(checkpoint))
+    load_weights(model, Path(checkpoint), sha256)
     return model.eval()
 
 
@@ -55,7 +55,7 @@ class OnlineTeacher:
 
     def __init__(self, ref: TeacherRef, data: ImageData, views: ViewConfig, device: str = "cpu") -> None:
         self.device = torch.device(device)
-        model = load_model(ref.model, len(data.classes), ref.checkpoint).requires_grad_(False)
+        model = load_model(ref.model, len(data.classes), ref.checkpoint, ref.sha256).requires_grad_(False)
         self.model = place(model, self.device)
         self.batcher = Batcher(data.train_images, data.mean, data.std, device, views.cutout)
         size = data.train_images.shape[1]

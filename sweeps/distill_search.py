@@ -24,12 +24,13 @@ from cifar_tune.candidate import is_shipped, write_candidate
 from cifar_tune.cli import StudyFailedError
 from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, TEACHER_ARM, Arm, StudyConfig
 from cifar_tune.records import EvaluationRecord, ImportanceRecord, LatencyRecord, TrialRecord
-from cifar_tune.store import read_records, write_records
+from cifar_tune.store import note_checksums, read_records, write_records
 from cifar_tune.subjects import Subject
 from cifar_tune.teacher import TeacherRef
 from cifar_tune.tuning.searcher import importance, point_of
 from cifar_tune.tuning.stages import ranked, retrain, search, training_slots
 from cifar_tune.tuning.trainables import Training
+from sweeps.folder import check_room
 from sweeps.grid import (
     artifact_of,
     cell_of,
@@ -52,7 +53,7 @@ from sweeps.job import (
     train_task,
     write_tables,
 )
-from sweeps.plan import plan, print_plan
+from sweeps.plan import disk_bytes, plan, print_plan
 from sweeps.teacher_search import search_teacher
 
 CONFIRMATIONS = 3
@@ -77,6 +78,7 @@ class Finalists:
 def run(config: StudyConfig) -> str:
     """The whole job; returns the path or URI of the report."""
     prepared = prepare(config)
+    check_room(prepared.run, disk_bytes(prepared))
     print_plan(prepared, plan(prepared))
     with job(prepared) as work:
         finalists = find_finalists(work, prepared, within_budget(work))
@@ -185,6 +187,7 @@ def write_importance(work: Job) -> None:
         for name, share in importance(trials, work.study, arm).items()
     ]
     write_records(work.run / "importance.parquet", ImportanceRecord, found)
+    note_checksums(work.run, ["importance.parquet"])
 
 
 def earlier_trials(study: StudyConfig) -> list[TrialRecord]:

@@ -22,7 +22,7 @@ from cifar_tune.bucket import Bucket, BucketError, is_uri
 from cifar_tune.config import LatencyConfig, StudyConfig, check
 from cifar_tune.data import ImageData
 from cifar_tune.device import environment
-from cifar_tune.store import is_temporary, replace_file, user_cache
+from cifar_tune.store import is_temporary, note_checksums, replace_file, user_cache
 
 CHANGEABLE_ON_RESUME = (
     "resume",
@@ -204,3 +204,4 @@ def write_study(run: Path, study: StudyConfig, device: str, about_data: dict[str
     }
     text = json.dumps(content, indent=2) + "\n"
     replace_file(path, lambda temporary: Path(temporary).write_text(text))
+    note_checksums(run, [path.name])

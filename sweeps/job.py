@@ -28,7 +28,7 @@ from cifar_tune.presets import PRESETS
 from cifar_tune.records import EpochRecord, LatencyRecord, Stage, TrialRecord
 from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.schedules import schedule
-from cifar_tune.store import sha256_file, to_row, write_rows
+from cifar_tune.store import note_checksums, sha256_file, to_row, write_rows
 from cifar_tune.subjects import Subject
 from cifar_tune.teacher import TeacherRef, load_model
 from cifar_tune.tuning.cluster import ClusterInfo, cluster
@@ -240,6 +240,7 @@ def write_tables(work: Job, finals: Sequence[TrialRecord] = (), measured: Collec
         ("latency.parquet", LatencyRecord, latency),
     ):
         write_rows(work.run / name, record_type, rows)
+        note_checksums(work.run, [name])
 
 
 def shown(work: Job, path: Path) -> str:

@@ -15,7 +15,6 @@ from cifar_tune.device import usable_cpus
 from cifar_tune.models import build_model, place
 from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.training import Stepper
-from sweeps.folder import check_room
 from sweeps.grid import study_variants
 from sweeps.job import Prepared
 
@@ -188,7 +187,7 @@ def weight_bytes(model: str, classes: int) -> int:
 
 
 def print_plan(prepared: Prepared, stages: list[PlannedStage]) -> None:
-    """The plan on standard error. UsageError where the run finds no room."""
+    """The plan on standard error."""
     data, study = prepared.data, prepared.study
     console = Console(stderr=True, highlight=False)
     console.print(f"[bold]Run {prepared.run.name}[/bold]  in {prepared.run.parent}", soft_wrap=True)
@@ -197,9 +196,7 @@ def print_plan(prepared: Prepared, stages: list[PlannedStage]) -> None:
     console.print(f"Data: {data.label}, {parts} images of {side}x{side}, {len(data.classes)} classes", soft_wrap=True)
     if data.skipped:
         console.print(f"Skipped: {data.skipped} unreadable images")
-    most = disk_bytes(prepared)
-    console.print(f"Disk: at most {most / 1e6:.0f} MB")
-    check_room(prepared.run, most)
+    console.print(f"Disk: at most {disk_bytes(prepared) / 1e6:.0f} MB")
     console.print(f"Goal: lowest batch-1 latency on {prepared.device} at {study.min_accuracy:.0%} accuracy or more")
     table = Table("stage", "work", "about", box=None, pad_edge=False)
     for stage in stages:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from cifar_tune.config import StudyConfig, Variant, grid_variants
 from cifar_tune.records import Environment, EpochRecord, LatencyRecord, TrialRecord
-from cifar_tune.store import schema, to_row, write_records
+from cifar_tune.store import note_checksums, schema, to_row, write_records
 
 IMAGES = 1000
 STUDENT = "mobilenet_v3_small"
@@ -110,4 +110,5 @@ def write_run(
     write_records(folder / "trials.parquet", TrialRecord, [trial()] if trials is None else trials)
     write_records(folder / "epochs.parquet", EpochRecord, [])
     write_records(folder / "latency.parquet", LatencyRecord, records)
+    note_checksums(folder, [p.name for p in folder.iterdir()])
     return folder

@@ -17,7 +17,7 @@ from analysis.markdown import table
 from analysis.report import Candidate, write_report
 from cifar_tune.config import Variant, grid_variants
 from cifar_tune.records import ImportanceRecord, LatencyRecord
-from cifar_tune.store import write_records
+from cifar_tune.store import note_checksums, write_records
 
 ROOT = Path(__file__).parents[1]
 
@@ -135,6 +135,7 @@ def test_a_missing_table_is_named(tmp_path: Path, name: str) -> None:
 def test_an_empty_latency_table_is_refused(tmp_path: Path) -> None:
     folder = data.write_run(tmp_path / "r", [data.latency()])
     write_records(folder / "latency.parquet", LatencyRecord, [])
+    note_checksums(folder, ["latency.parquet"])
     with pytest.raises(ValueError, match="has no rows"):
         load_run(folder)
 

@@ -1,12 +1,15 @@
 """Usage errors: one clear line, exit code 2, nothing written."""
 
+import dataclasses
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +17,12 @@ from PIL import Image
 
 from cifar_tune.__main__ import main as library_command
 from cifar_tune.cli import UsageError
+from cifar_tune.data import describe, load
 from cifar_tune.models import build_model, save_weights
+from cifar_tune.presets import PRESETS
 from sweeps import distill_search
-from sweeps.folder import sole_writer
+from sweeps.folder import sole_writer, write_study
+from sweeps.job import parse_study, prepare
 
 Refused = Callable[..., str]
 
@@ -138,9 +144,71 @@ def test_run_whose_driver_died_can_be_written(tmp_path: Path) -> None:
 
 
 def test_resume_with_an_option_that_would_change_results(refused: Refused, tmp_path: Path) -> None:
-    (tmp_path / "ray_results" / "mine").mkdir(parents=True)
-    (tmp_path / "ray_results" / "mine" / "study.json").write_text(json.dumps({"config": {"epochs": 99}}))
+    begun_run(tmp_path, epochs=99)
     assert "epochs was 99, is 5" in refused(*QUICK, "--name", "mine", "--resume", "--epochs", "5")
+
+
+def begun_run(folder: Path, **settings: object) -> Path:
+    """A run as its driver leaves it that died at once."""
+    study = dataclasses.replace(PRESETS["quick"], data="digits", name="mine", **settings)
+    run = folder / "ray_results" / "mine"
+    run.mkdir(parents=True)
+    write_study(run, study, "cpu", describe(load(study.data_config())))
+    return run
+
+
+@pytest.mark.parametrize("options", [("--num-samples", "9"), ("--runtimes", "openvino"), ("--latency-repeats", "4")])
+def test_resume_with_an_option_that_extends_the_run(
+    options: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun_run(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert prepare(parse_study([*QUICK, "--name", "mine", "--resume", *options], "", "")).study.resume
+
+
+def test_resume_on_other_images(refused: Refused, tmp_path: Path) -> None:
+    study = begun_run(tmp_path) / "study.json"
+    content = json.loads(study.read_text())
+    content["data"]["fingerprint"] = "f" * 64
+    study.write_text(json.dumps(content))
+    assert "the images' fingerprint was 'ffffffffffff'" in refused(*QUICK, "--name", "mine", "--resume")
+
+
+@pytest.mark.parametrize("name", ["device_name", "torch", "cifar_tune"])
+def test_resume_on_another_machine_or_version(refused: Refused, tmp_path: Path, name: str) -> None:
+    study = begun_run(tmp_path) / "study.json"
+    content = json.loads(study.read_text())
+    content["environment"][name] = "other"
+    study.write_text(json.dumps(content))
+    assert f"{name} was 'other'" in refused(*QUICK, "--name", "mine", "--resume")
+
+
+def test_resume_of_a_run_whose_study_is_damaged(refused: Refused, tmp_path: Path) -> None:
+    study = begun_run(tmp_path) / "study.json"
+    study.write_text(study.read_text()[:100])
+    assert "study.json is damaged" in refused(*QUICK, "--name", "mine", "--resume")
+
+
+def test_a_folder_that_is_no_run_is_not_written_to(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "ray_results" / "mine").mkdir(parents=True)
+    (tmp_path / "ray_results" / "mine" / "precious").write_text("x")
+    assert "run mine exists" in refused(*QUICK, "--name", "mine")
+
+
+def test_a_run_that_died_before_it_began_can_be_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ray_results" / "mine").mkdir(parents=True)
+    (tmp_path / "ray_results" / "mine" / "driver.lock").write_text("process 1 on elsewhere\n")
+    monkeypatch.chdir(tmp_path)
+    assert prepare(parse_study([*QUICK, "--name", "mine"], "", "")).run.name == "mine"
+
+
+def test_no_room_for_the_run(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5_000_000))
+    assert "has 5 MB free; the run may need" in refused(*QUICK)
+
+
+def test_storage_of_an_unknown_kind(refused: Refused) -> None:
+    assert "allowed is a folder, or s3://bucket/prefix" in refused(*QUICK, "--storage", "gs://bucket")
 
 
 def test_cifar10_neither_here_nor_reachable(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from cifar_tune.models import build_model, save_weights
 from cifar_tune.preparation import evaluation, exported
 from cifar_tune.records import LatencyRecord
 from cifar_tune.runtimes import UnsupportedError
+from cifar_tune.store import sha256_file
 from cifar_tune.subjects import DisturbedError, GridSettings, Subject, failed_status, failure, in_fresh_process
 
 DATA = small_data()
@@ -38,8 +39,9 @@ def subject(tmp_path: Path) -> Subject:
     path = tmp_path / "w.safetensors"
     save_weights(build_model("resnet_narrow", 3, seed=1), path)
     return Subject(
-        trial_id="t", model="resnet_narrow", arm="plain", checkpoint=str(path), checkpoint_sha256="0" * 64, classes=3
-    )
+        trial_id="t", model="resnet_narrow", arm="plain", checkpoint=str(path), checkpoint_sha256=sha256_file(path),
+        classes=3,
+    )  # fmt: skip
 
 
 def row(subject: Subject, variant: Variant, with_settings: GridSettings, fallback: str | None = None) -> LatencyRecord:

@@ -118,6 +118,15 @@ def test_a_resumed_search_knows_the_finished_and_forgets_those_at_work(journal: 
     assert not any(t.state is TrialState.RUNNING for t in told(journal))
 
 
+@pytest.mark.parametrize("damage", [b"", b"{", b"\xff\x00"])
+def test_a_damaged_journal_is_begun_anew(journal: Path, damage: bytes) -> None:
+    searcher(journal).suggest("a")
+    content = journal.read_bytes()
+    journal.write_bytes(content[: len(content) // 2] + damage + content[len(content) // 2 :])
+    searcher(journal, finished=(finished(),))
+    assert [t.state for t in told(journal) if t.state is not TrialState.WAITING] == [TrialState.COMPLETE]
+
+
 def epoch(trial_id: str, number: int, accuracy: float) -> EpochRecord:
     return EpochRecord(
         trial_id=trial_id, epoch=number, lr=0.1, train_loss=1.0, train_accuracy=0.5, val_loss=1.0,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from cifar_tune.ledger import Ledger
 from cifar_tune.records import BuildRecord, EpochRecord, EvaluationRecord, LatencyRecord, TrialRecord
-from cifar_tune.store import read_records, replace_file, schema, write_records
+from cifar_tune.store import note_checksums, read_records, replace_file, schema, verify_checksum, write_records
 
 RECORDS = (TrialRecord, EpochRecord, LatencyRecord, EvaluationRecord, BuildRecord)
 
@@ -92,3 +93,38 @@ def test_ledger_keeps_one_measurement_of_the_same_thing(tmp_path: Path) -> None:
     ledger.put_latency(latency(p50=1.0))
     ledger.put_latency(latency(p50=2.0))
     assert len(ledger.read(LatencyRecord)) == 1
+
+
+@pytest.mark.parametrize("damage", [lambda c: c[:-9], lambda c: c.replace(b"0.5", b"0.6"), lambda c: b""])
+def test_a_damaged_result_counts_as_missing_and_is_named(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    said: list[str] = []
+    ledger, record = Ledger(tmp_path, said.append), trial(val_accuracy=0.5)
+    ledger.put_trial(record)
+    (path,) = (tmp_path / "ledger").rglob("*.json")
+    path.write_bytes(damage(path.read_bytes()))
+    assert (ledger.read(TrialRecord), ledger.read(TrialRecord)) == ([], [])
+    assert said == [f"{path.relative_to(tmp_path)} is damaged: its work is done again"]
+
+
+def test_a_table_of_the_ledger_has_no_half_written_files(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.put_trial(trial())
+    (path,) = (tmp_path / "ledger").rglob("*.json")
+    path.with_name(f".{path.name}.0.part").write_bytes(b"half")
+    assert len(ledger.read(TrialRecord)) == 1
+
+
+def test_a_measurement_under_another_protocol_is_due_again(tmp_path: Path) -> None:
+    ledger, record = Ledger(tmp_path), latency()
+    ledger.put_latency(record)
+    assert len(ledger.latency_keys(record.protocol)) == 1
+    assert ledger.latency_keys("another") == set()
+
+
+def test_a_file_that_is_not_what_was_noted_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("a")
+    note_checksums(tmp_path, ["f"])
+    verify_checksum(tmp_path / "f")
+    (tmp_path / "f").write_text("b")
+    with pytest.raises(ValueError, match="f is damaged"):
+        verify_checksum(tmp_path / "f")

@@ -14,6 +14,7 @@ from small_data import small_data
 
 from cifar_tune.config import TrainConfig, ViewConfig
 from cifar_tune.models import build_model, save_weights
+from cifar_tune.store import sha256_file
 from cifar_tune.teacher import CachedTeacher, OnlineTeacher, TeacherRef, cache_key
 from cifar_tune.training import train
 from cifar_tune.views import draw_views
@@ -28,7 +29,7 @@ CACHE_TOLERANCE = 4e-3
 def teacher(tmp_path: Path) -> TeacherRef:
     path = tmp_path / "teacher.safetensors"
     save_weights(build_model("shufflenet_v2_x0_5", 3, seed=5), path)
-    return TeacherRef(model="shufflenet_v2_x0_5", checkpoint=str(path), sha256="5" * 64)
+    return TeacherRef(model="shufflenet_v2_x0_5", checkpoint=str(path), sha256=sha256_file(path))
 
 
 @pytest.fixture

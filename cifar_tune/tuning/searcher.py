@@ -100,9 +100,7 @@ def make_searcher(
             n_startup_trials=startup_trials(study),
             seed=study.seed + len(finished),
         )
-        storage = open_journal(journal)
-    if name in optuna.get_all_study_names(storage):
-        optuna.delete_study(study_name=name, storage=storage)  # trials that were at work are in it for ever
+        storage = _journal_without(journal, name)
     space = functools.partial(suggest, study=study, arm=arm)
     searcher = StudySearch(space, metric=METRIC, mode="max", sampler=sampler, storage=storage, study_name=name)
     known = searcher._ot_study  # noqa: SLF001 - no public way to add trials and points to a space of this kind
@@ -112,6 +110,18 @@ def make_searcher(
     for point in first:
         known.enqueue_trial(point)
     return searcher
+
+
+def _journal_without(path: Path, name: str) -> JournalStorage:
+    """The storage without a study, in which trials that were at work would be for ever; a damaged one is begun anew."""
+    try:
+        storage = open_journal(path)
+        if name in optuna.get_all_study_names(storage):
+            optuna.delete_study(study_name=name, storage=storage)
+    except Exception:  # noqa: BLE001 - the ledger holds all that matters, and damage comes in every shape
+        path.unlink(missing_ok=True)
+        storage = open_journal(path)
+    return storage
 
 
 def _set_verbosity(study: StudyConfig) -> None:
