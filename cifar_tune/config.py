@@ -365,6 +365,8 @@ class StudyConfig:
     """Device for training and measuring."""
     address: str | None = None
     """Ray cluster to join (auto, or an address); None: start one here."""
+    measure_on: str | None = None
+    """Resource that the measuring node must have, such as accelerator_type:H100; None: any node with a latency slot."""
     seed: int = 0
     """Seed of data split, views, search and trials."""
     dashboard: bool = True

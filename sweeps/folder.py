@@ -13,7 +13,7 @@ import shlex
 import shutil
 import socket
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from cifar_tune import cli
 from cifar_tune.bucket import Bucket, BucketError, is_uri
 from cifar_tune.config import LatencyConfig, StudyConfig, check
 from cifar_tune.data import ImageData
-from cifar_tune.device import environment
+from cifar_tune.records import Environment
 from cifar_tune.store import is_temporary, note_checksums, replace_file, user_cache
 
 CHANGEABLE_ON_RESUME = (
@@ -34,6 +34,7 @@ CHANGEABLE_ON_RESUME = (
     "warm_start",
     "students",
     "address",
+    "measure_on",
     "dashboard",
     "storage",
     "concurrent_trials",
@@ -135,16 +136,27 @@ def tidy(run: Path, ended: Collection[str]) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def check_same_study(run: Path, study: StudyConfig, device: str, data: ImageData, bucket: Bucket | None = None) -> None:
-    """ValueError names what differs from the run's own and would change its results: options, images, machine."""
-    before = read_study(run, bucket)
+def check_same_study(before: Mapping[str, Any], study: StudyConfig, data: ImageData) -> None:
+    """ValueError names the options, and the images, that differ from the run's own and would change its results.
+
+    Args:
+        before: content of the run's `study.json`.
+    """
     own, now = before["config"], json.loads(json.dumps(dataclasses.asdict(study)))
     changed = [(k, own[k], now[k]) for k in now if k not in CHANGEABLE_ON_RESUME and k in own and now[k] != own[k]]
     fingerprint = before["data"]["fingerprint"]
     if fingerprint != data.fingerprint:
         changed.append(("the images' fingerprint", fingerprint[:12], data.fingerprint[:12]))
-    was, is_now = before["environment"], dataclasses.asdict(environment(device))
-    changed += [(name, was[name], is_now[name]) for name in SAME_ON_RESUME if was[name] != is_now[name]]
+    _refuse(changed)
+
+
+def check_same_machine(before: Mapping[str, Any], measuring: Environment) -> None:
+    """ValueError names what of the machine that measures, and of its versions, differs from the run's own."""
+    was, now = before["environment"], dataclasses.asdict(measuring)
+    _refuse([(name, was[name], now[name]) for name in SAME_ON_RESUME if was[name] != now[name]])
+
+
+def _refuse(changed: Sequence[tuple[str, object, object]]) -> None:
     if changed:
         what = "; ".join(f"{name} was {old!r}, is {new!r}" for name, old, new in changed)
         raise ValueError(f"--resume cannot change what would change results: {what}")
@@ -185,7 +197,7 @@ def sole_writer(run: Path) -> Iterator[None]:
         yield
 
 
-def write_study(run: Path, study: StudyConfig, device: str, about_data: dict[str, object]) -> None:
+def write_study(run: Path, study: StudyConfig, measuring: Environment, about_data: dict[str, object]) -> None:
     """Write `study.json`."""
     path = run / "study.json"
     # a resumed run keeps the moment and the command that it was begun with
@@ -199,7 +211,7 @@ def write_study(run: Path, study: StudyConfig, device: str, about_data: dict[str
         "created_utc": begun["created_utc"],
         "command": begun["command"],
         "config": dataclasses.asdict(study),
-        "environment": dataclasses.asdict(environment(device)),
+        "environment": dataclasses.asdict(measuring),
         "data": about_data,
     }
     text = json.dumps(content, indent=2) + "\n"

@@ -19,7 +19,7 @@ from cifar_tune.records import BuildRecord, EvaluationRecord, LatencyRecord
 from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.store import from_row, user_cache
 from cifar_tune.subjects import GridSettings, Subject, artifact_folder
-from cifar_tune.tuning.stages import Slots, exclusive_bundle, run_cells, training_slots
+from cifar_tune.tuning.stages import Slots, exclusive_bundle, preparation_slots, run_cells
 from cifar_tune.tuning.trainables import MeasureTask, measure_latency, prepare_variant
 from sweeps.job import Job
 
@@ -133,16 +133,17 @@ def prepare_variants(work: Job, wanted: Sequence[tuple[Subject, Variant]], *, ev
             work.ledger.put_evaluation(from_row(EvaluationRecord, row["evaluation"]))
         return shown
 
-    slots = training_slots(work.study, work.info, work.device, max(1, len(cells)))
+    slots = preparation_slots(work.study, work.info, work.device, max(1, len(cells)))
     run_cells(
         prepare_variant,
         MeasureTask(settings=grid_settings(work, slots), data=work.data),
         cells,
-        {**slots.bundle, **work.info.measuring_node},
+        {**slots.bundle, **work.info.measuring.touch},
         work.run,
         "prepare variants",
         work.view,
         keep,
+        node=work.info.measuring,
         verbose=work.study.verbose,
     )
 
@@ -237,6 +238,7 @@ def measure_cells(
         name,
         work.view,
         keep,
+        node=work.info.measuring,
         verbose=work.study.verbose,
     )
 

@@ -20,7 +20,7 @@ from cifar_tune import cli
 from cifar_tune.bucket import Bucket, is_uri
 from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, TEACHER_ARM, StudyConfig, check
 from cifar_tune.data import ImageData, describe, load, subset
-from cifar_tune.device import resolve_device
+from cifar_tune.device import environment, resolve_device
 from cifar_tune.ledger import Ledger
 from cifar_tune.mirror import Mirror
 from cifar_tune.models import architecture, trained_on
@@ -35,7 +35,16 @@ from cifar_tune.tuning.cluster import ClusterInfo, cluster
 from cifar_tune.tuning.progress import StudyView
 from cifar_tune.tuning.stages import Slots, ranked
 from cifar_tune.tuning.trainables import Training, TrainTask
-from sweeps.folder import bucket_of, check_same_study, run_folder, sole_writer, tidy, write_study
+from sweeps.folder import (
+    bucket_of,
+    check_same_machine,
+    check_same_study,
+    read_study,
+    run_folder,
+    sole_writer,
+    tidy,
+    write_study,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,7 +127,10 @@ def _checked(study: StudyConfig) -> Prepared:
     run = run_folder(study, bucket)
     data = load(study.data_config(), study.data_dir)
     if study.resume:
-        check_same_study(run, study, device, data, bucket)
+        before = read_study(run, bucket)
+        check_same_study(before, study, data)
+        if study.address is None:  # else it shows when the cluster is joined
+            check_same_machine(before, environment(device))
     most = study.search_images
     searched = None if most is None or most >= len(data.train_images) else subset(data, most, study.seed)
     teacher = _teacher_given(study, data)
@@ -158,12 +170,15 @@ def job(prepared: Prepared) -> Iterator[Job]:
         StudyView() as view,
         mirrored(run, prepared.bucket, view) as kept,
         sole_writer(run),
-        cluster(study) as info,
+        cluster(study, prepared.device) as info,
     ):
         about = {**describe(prepared.data), "labelled": prepared.labelled}
         ledger = Ledger(run, view.say, kept)
         tidy(run, {t.trial_id for t in ledger.read(TrialRecord)})
-        write_study(run, study, prepared.device, about)
+        if study.resume:
+            with cli.user_input():
+                check_same_machine(read_study(run), info.measuring.environment)
+        write_study(run, study, info.measuring.environment, about)
         if info.dashboard:
             view.say(f"Ray dashboard: {info.dashboard}   log in with the token that `ray get-auth-token` prints")
         data = ray.put(prepared.data)

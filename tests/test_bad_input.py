@@ -18,6 +18,7 @@ from PIL import Image
 from cifar_tune.__main__ import main as library_command
 from cifar_tune.cli import UsageError
 from cifar_tune.data import describe, load
+from cifar_tune.device import environment
 from cifar_tune.models import build_model, save_weights
 from cifar_tune.presets import PRESETS
 from sweeps import distill_search
@@ -126,7 +127,7 @@ def test_storage_without_permission(refused: Refused, tmp_path: Path) -> None:
 
 
 def test_run_that_exists(refused: Refused, tmp_path: Path) -> None:
-    (tmp_path / "ray_results" / "mine").mkdir(parents=True)
+    begun_run(tmp_path)
     assert "run mine exists in" in refused(*QUICK, "--name", "mine")
 
 
@@ -153,7 +154,7 @@ def begun_run(folder: Path, **settings: object) -> Path:
     study = dataclasses.replace(PRESETS["quick"], data="digits", name="mine", **settings)
     run = folder / "ray_results" / "mine"
     run.mkdir(parents=True)
-    write_study(run, study, "cpu", describe(load(study.data_config())))
+    write_study(run, study, environment("cpu"), describe(load(study.data_config())))
     return run
 
 

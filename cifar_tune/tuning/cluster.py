@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import ray
 
 from cifar_tune.cli import UsageError
 from cifar_tune.config import StudyConfig
-from cifar_tune.device import usable_cpus
+from cifar_tune.device import environment, usable_cpus
+from cifar_tune.records import Environment
 
 LATENCY_SLOT = "latency_slot"
 """Custom resource, one a node: at most one measurement runs on a node. A user's own nodes are started with it."""
@@ -29,22 +30,43 @@ TUNE_SETTINGS = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class MeasuringNode:
+    """The one node on which a run builds, reads the test set and measures: its figures come from one machine."""
+
+    cpus: int
+    touch: dict[str, float]
+    """A trace of the resource that this node alone has: what asks for it runs there."""
+    environment: Environment
+
+    @property
+    def name(self) -> str:
+        """Ray's resource of this node."""
+        (name,) = self.touch
+        return name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterInfo:
     """What the cluster offers."""
 
-    cpus: int
+    node_cpus: tuple[int, ...]
+    """Cores of each node."""
     gpus: int
     dashboard: str | None
     """Address of the dashboard's page; None where it does not run."""
-    measuring_node: dict[str, float]
-    """A touch of the resource that only one node has: what asks for it builds, reads and measures on that node."""
+    measuring: MeasuringNode
+
+    @property
+    def cpus(self) -> int:
+        """Cores of all nodes."""
+        return sum(self.node_cpus)
 
 
 @contextlib.contextmanager
-def cluster(study: StudyConfig) -> Iterator[ClusterInfo]:
+def cluster(study: StudyConfig, device: str = "cpu") -> Iterator[ClusterInfo]:
     """Start Ray on this machine, or join the cluster at `study.address`; leave it at the end.
 
-    Raises UsageError when a cluster is joined whose nodes have no latency slot.
+    Raises UsageError when a cluster is joined that has no node to measure on.
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in TUNE_SETTINGS.items()})
     common = {
@@ -63,26 +85,39 @@ def cluster(study: StudyConfig) -> Iterator[ClusterInfo]:
             **common,
         )
     try:
-        resources = ray.cluster_resources()
-        if LATENCY_SLOT not in resources:
-            raise UsageError(
-                f"the cluster at {study.address} has no node with the resource {LATENCY_SLOT}; start its nodes with "
-                f"""ray start --resources '{{"{LATENCY_SLOT}": 1}}'"""
-            )
+        nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
         url = context.dashboard_url
         yield ClusterInfo(
-            cpus=int(resources.get("CPU", 1)),
-            gpus=int(resources.get("GPU", 0)),
+            node_cpus=tuple(int(n["CPU"]) for n in nodes if n.get("CPU", 0) >= 1),
+            gpus=int(sum(n.get("GPU", 0) for n in nodes)),
             dashboard=f"http://{url}" if url else None,
-            measuring_node=_measuring_node(),
+            measuring=_measuring_node(nodes, study, device),
         )
     finally:
         ray.shutdown()
 
 
-def _measuring_node() -> dict[str, float]:
-    """The node with a latency slot on which a run builds and measures: one with most GPUs, the first of equals."""
-    nodes = [n["Resources"] for n in ray.nodes() if n["Alive"] and LATENCY_SLOT in n["Resources"]]
-    chosen = max(nodes, key=lambda resources: resources.get("GPU", 0))
-    name = next(r for r in chosen if r.startswith("node:") and r != "node:__internal_head__")
-    return {name: 0.001}
+def _measuring_node(nodes: Sequence[Mapping[str, float]], study: StudyConfig, device: str) -> MeasuringNode:
+    """The node with a latency slot, and with what the user asks of it, that has most GPUs; of equals, the first.
+
+    Raises UsageError where there is none.
+    """
+    wanted = [LATENCY_SLOT, *([study.measure_on] if study.measure_on else []), *(["GPU"] if device == "cuda" else [])]
+    fitting = [n for n in nodes if all(n.get(name, 0) > 0 for name in wanted)]
+    if not fitting:
+        raise UsageError(
+            f"the cluster at {study.address or 'local'} has no node with {' and '.join(wanted)}; start the nodes that "
+            f"""may measure with ray start --resources '{{"{LATENCY_SLOT}": 1}}'"""
+        )
+    chosen = max(fitting, key=lambda node: node.get("GPU", 0))
+    touch = {next(r for r in chosen if r.startswith("node:") and r != "node:__internal_head__"): 0.001}
+    if study.address is None:
+        about = environment(device)  # a worker would take seconds to start
+    else:
+        about = ray.get(ray.remote(environment).options(num_cpus=0, resources=touch).remote(device))
+    return MeasuringNode(cpus=int(chosen["CPU"]), touch=touch, environment=about)
+
+
+def is_there(node: MeasuringNode) -> bool:
+    """Whether the measuring node is still one of the cluster's."""
+    return any(n["Alive"] and node.name in n["Resources"] for n in ray.nodes())

@@ -120,15 +120,21 @@ class TrialEnd:
 
 
 class TrialWatch(Callback):
-    """Tells one function, if any, of each report (Tune's trial id, metrics) and another of each trial's end."""
+    """Tells one function, if any, of each report (Tune's trial id, metrics), another of each trial's end, one of time."""
 
     def __init__(
-        self, on_report: Callable[[str, dict[str, Any]], None] | None, on_end: Callable[[TrialEnd], None]
+        self,
+        on_report: Callable[[str, dict[str, Any]], None] | None,
+        on_end: Callable[[TrialEnd], None],
+        on_step: Callable[[], None] = lambda: None,
     ) -> None:
-        self._on_report, self._on_end = on_report, on_end
+        self._on_report, self._on_end, self._on_step = on_report, on_end, on_step
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles callbacks into its own folder; nothing of ours is read back from there
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        self._on_step()
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         if self._on_report is not None:

@@ -7,6 +7,7 @@ import errno
 import math
 import shlex
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,15 @@ from cifar_tune.cli import StudyFailedError
 from cifar_tune.config import StudyConfig
 from cifar_tune.device import environment
 from cifar_tune.ledger import Ledger
-from cifar_tune.records import EpochRecord, TrialRecord
+from cifar_tune.records import Environment, EpochRecord, TrialRecord
 from cifar_tune.store import replace_file, sha256_file
-from cifar_tune.tuning.cluster import LATENCY_SLOT, ClusterInfo
+from cifar_tune.tuning.cluster import LATENCY_SLOT, ClusterInfo, MeasuringNode, is_there
 from cifar_tune.tuning.progress import StageView, StudyView, TrialEnd, TrialWatch
 from cifar_tune.tuning.searcher import first_points, make_scheduler, make_searcher
 from cifar_tune.tuning.trainables import TRAINABLES, MeasureTask, Training, TrainTask
 from cifar_tune.tuning.unfinished import BEST, LAST, METRIC, BegunTraining, begun_trainings
 
+NODE_SECONDS = 5.0
 RETRIES = 2
 """How often a training whose worker dies goes on from its last epoch."""
 JOURNAL = "optuna.journal"
@@ -47,12 +49,23 @@ class Slots:
 
 
 def training_slots(study: StudyConfig, info: ClusterInfo, device: str, trials: int) -> Slots:
-    """Share the machine among trials: every core works, also when there are fewer trials than cores."""
-    room = int(info.gpus / study.gpus_per_trial) if device == "cuda" else min(info.cpus, 16)
+    """Share the nodes among trials: every core works, also when there are fewer trials than cores."""
+    room = int(info.gpus / study.gpus_per_trial) if device == "cuda" else sum(min(n, 16) for n in info.node_cpus)
     wanted = study.concurrent_trials or room
     concurrent = max(1, min(wanted, trials, info.cpus))
     gpus = 1 / math.ceil(concurrent / info.gpus) if device == "cuda" else 0.0
-    return Slots(concurrent=concurrent, cpus=max(1, info.cpus // concurrent), gpus=gpus)
+    return Slots(concurrent=concurrent, cpus=cpus_each(info.node_cpus, concurrent), gpus=gpus)
+
+
+def preparation_slots(study: StudyConfig, info: ClusterInfo, device: str, cells: int) -> Slots:
+    """The same for what runs on the measuring node alone."""
+    return training_slots(study, dataclasses.replace(info, node_cpus=(info.measuring.cpus,)), device, cells)
+
+
+def cpus_each(node_cpus: Sequence[int], trials: int) -> int:
+    """The most cores that each of as many trials can have at one time, each on one node."""
+    fitting = [c for c in range(1, max(node_cpus) + 1) if sum(n // c for n in node_cpus) >= trials]
+    return max(fitting, default=1)
 
 
 def search(
@@ -208,6 +221,7 @@ class TrialKeeper:
     def _record(self, trial_id: str, trial: TrialEnd, epochs: list[EpochRecord]) -> TrialRecord:
         task, metrics = self._task, trial.metrics
         training = task.training(trial.config)
+        there = metrics.get("environment")  # of the node that trained; none where it never said a word
         error = trial.error or metrics.get("failure")
         # what the worker was told, so that its defaults are recorded too
         config = training.config(task.study)
@@ -239,7 +253,7 @@ class TrialKeeper:
             checkpoint=str(checkpoint.relative_to(self._run)) if checkpoint else None,
             checkpoint_sha256=sha256_file(checkpoint) if checkpoint else None,
             teacher_sha256=task.teacher_sha256(training),
-            environment=environment(task.device),
+            environment=Environment(**there) if there else environment(task.device),
         )
 
     def _keep_weights(self, trial_id: str, source: Path | None) -> Path | None:
@@ -283,6 +297,7 @@ def run_cells(
     view: StudyView,
     keep: Callable[[dict[str, Any], dict[str, Any] | None, str | None], str],
     *,
+    node: MeasuringNode,
     verbose: bool,
 ) -> None:
     """Run one trial a cell of a grid.
@@ -290,6 +305,9 @@ def run_cells(
     Args:
         keep: called with the cell, its record as a row (None: the worker died) and the error, as each trial ends;
             returns what to show beside the progress bar.
+        node: where they run.
+
+    Raises StudyFailedError when that node is lost: figures of one run come from one machine.
     """
     if not cells:
         return
@@ -306,10 +324,25 @@ def run_cells(
         bundle=bundle,
         tune_config=tune.TuneConfig(reuse_actors=True),
         param_space={"cell": tune.grid_search(list(cells))},
-        watch=TrialWatch(None, on_end),
+        watch=TrialWatch(None, on_end, NodeWatch(node)),
         verbose=verbose,
     )
     stage_view.end()
+
+
+class NodeWatch:
+    """Looks, now and then, whether the measuring node is still there: what waits for another would wait for ever."""
+
+    def __init__(self, node: MeasuringNode) -> None:
+        self._node, self._looked = node, time.monotonic()
+
+    def __call__(self) -> None:
+        """Raises StudyFailedError where it is not."""
+        if time.monotonic() - self._looked < NODE_SECONDS:
+            return
+        self._looked = time.monotonic()
+        if not is_there(self._node):
+            raise StudyFailedError("the node that measures is lost; --resume goes on with another of its kind")
 
 
 def trial_id_of(task: TrainTask, sample: dict[str, Any]) -> str:
@@ -319,8 +352,9 @@ def trial_id_of(task: TrainTask, sample: dict[str, Any]) -> str:
 
 def exclusive_bundle(info: ClusterInfo, device: str) -> dict[str, float]:
     """What a measurement holds: the node's slot, and its GPU or, without one, all its CPUs."""
-    held = {"CPU": min(4, info.cpus), "GPU": 1} if device == "cuda" else {"CPU": info.cpus}
-    return {**held, LATENCY_SLOT: 1, **info.measuring_node}
+    cpus = info.measuring.cpus
+    held = {"CPU": min(4, cpus), "GPU": 1} if device == "cuda" else {"CPU": cpus}
+    return {**held, LATENCY_SLOT: 1, **info.measuring.touch}
 
 
 def fit(

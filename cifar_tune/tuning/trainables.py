@@ -101,7 +101,7 @@ def _train_trial(sample: dict[str, Any], task: TrainTask) -> None:
         assert task.teacher is not None, "a distillation task names its teacher"
         teacher = CachedTeacher(Path(task.teacher_folder), task.teacher, data, config.views, config.device)
     trial_id = task.trial_id(training)
-    progress = Progress(trial_id, training.sample, training.epochs)
+    progress = Progress(trial_id, training.sample, training.epochs, config.device)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         try:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cifar_tune.device import environment
 from cifar_tune.models import count_parameters
 from cifar_tune.records import EpochRecord
 from cifar_tune.store import seal, sha256_file, unseal
@@ -37,8 +38,9 @@ class BegunTraining:
 class Progress:
     """How far a trial has come: metrics of every report, since Tune ends a whole search where one is missing."""
 
-    def __init__(self, trial_id: str, sample: dict[str, Any], epochs: int) -> None:
+    def __init__(self, trial_id: str, sample: dict[str, Any], epochs: int, device: str) -> None:
         self._trial_id, self._sample, self._epochs = trial_id, sample, epochs
+        self._environment = dataclasses.asdict(environment(device))
         self._rows: list[dict[str, float]] = []
         self._best = 0.0
         self._parameters: int | None = None
@@ -97,6 +99,7 @@ class Progress:
             "train_seconds": self._seconds,
             "parameters": self._parameters,
             "note": self._note,
+            "environment": self._environment,
             "failure": None if error is None else failure(error),
             "traceback": None if error is None else "".join(traceback.format_exception(error)),
             "disk_full": isinstance(error, OSError) and error.errno == errno.ENOSPC,
