@@ -3,12 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint types tests setup clean
+.PHONY: run test chaos lint types tests setup clean
 
 run: setup
 	$(BIN)/python sweeps/distill_search.py --preset quick
 
 test: lint types tests
+
+# interruptions of every kind, again and again: up to an hour
+chaos: setup
+	$(BIN)/python tests/chaos.py
 
 lint: setup
 	$(BIN)/ruff check .

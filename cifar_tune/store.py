@@ -10,6 +10,7 @@ knows what a figure means.
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import json
@@ -169,6 +170,11 @@ def _checksums(folder: Path) -> dict[str, str]:
         return unseal((folder / CHECKSUMS).read_bytes())
     except ValueError as error:
         raise ValueError(f"{folder / CHECKSUMS} is damaged: {error}") from error
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an exception says that there is no space; Arrow's own carry no number."""
+    return isinstance(error, OSError) and (error.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error))
 
 
 def user_cache() -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import os
 import shlex
 import signal
@@ -28,7 +27,7 @@ from cifar_tune.presets import PRESETS
 from cifar_tune.records import EpochRecord, LatencyRecord, Stage, TrialRecord
 from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.schedules import schedule
-from cifar_tune.store import note_checksums, sha256_file, to_row, write_rows
+from cifar_tune.store import is_disk_full, note_checksums, sha256_file, to_row, write_rows
 from cifar_tune.subjects import Subject
 from cifar_tune.teacher import TeacherRef, load_model
 from cifar_tune.tuning.cluster import ClusterInfo, cluster
@@ -228,7 +227,7 @@ def stopped_well(work: Job) -> Iterator[None]:
         write_tables_so_far(work)
         raise cli.InterruptedRunError(f"Stopped; the same command with {how} goes on") from error
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if not is_disk_full(error):
             raise
         raise cli.StudyFailedError(
             f"no space is left for {work.run}; free some, then the same command with {how} goes on"

@@ -1,7 +1,7 @@
 """What interruptions cost: a small study is killed again and again, and must end as one that was left alone.
 
     python tests/chaos.py                     # the whole table, up to an hour
-    python tests/chaos.py --drivers 2 --workers 2
+    python tests/chaos.py --drivers 2 --workers 2 --nodes 0 --storages 0 --inputs 0
 
 The preset `chaos` goes through all stages in under a minute, and is deterministic on a CPU: after any interruption
 the same trials must be there, with the same weights to the bit, and what was finished before must not be touched.
@@ -10,8 +10,13 @@ the same trials must be there, with the same weights to the bit, and what was fi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
+import math
+import os
+import pickle
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,11 +25,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from lost_node import three_nodes, weights_after
+from s3_server import BUCKET, s3_server
 
+from cifar_tune.bucket import LEASE, Bucket, fetched, is_uri
 from cifar_tune.ledger import Ledger, latency_key
+from cifar_tune.mirror import WRITER
 from cifar_tune.records import LatencyRecord, TrialRecord
 
 ROOT = Path(__file__).parent.parent
+KILLS_A_STUDY = 4
+KINDS_OF_INPUT = 8
+"""Tests in test_malformed.py."""
 LIMIT = 600.0
 """Seconds after which a study that should have ended hangs."""
 
@@ -51,21 +63,40 @@ class Verdict:
 
 
 class Study:
-    """A study of the preset `chaos` in a process of its own."""
+    """A study of the preset `chaos` in a process of its own.
 
-    def __init__(self, storage: Path, name: str, *flags: str) -> None:
-        self.run = storage / name
-        self._log = storage / f"{name}.log"
+    Args:
+        scratch: folder for what it says, and for its caches.
+        storage: where it is kept: a folder, or an s3:// URI.
+    """
+
+    def __init__(self, scratch: Path, name: str, storage: str | None = None) -> None:
+        self.name, self._storage = name, storage or str(scratch)
+        self._log = scratch / f"{name}.log"
+        self._environment = {**os.environ, "XDG_CACHE_HOME": str(scratch / "caches")}
         self._command = [
             sys.executable, str(ROOT / "sweeps" / "distill_search.py"), "--preset", "chaos",
-            "--storage", str(storage), "--name", name, *flags,
+            "--storage", self._storage, "--name", name,
         ]  # fmt: skip
 
+    @property
+    def run(self) -> Path:
+        """Its folder; of a run in a bucket a copy."""
+        return fetched(f"{self._storage}/{self.name}") if is_uri(self._storage) else Path(self._storage, self.name)
+
+    def begun(self) -> bool:
+        """Whether there is something to go on with."""
+        if is_uri(self._storage):
+            return f"{self.name}/study.json" in Bucket(self._storage).names(f"{self.name}/")
+        return (self.run / "study.json").exists()
+
     def start(self) -> psutil.Popen:
-        """Begin it, or go on with it where there is something to go on with."""
-        resume = ["--resume"] if (self.run / "study.json").exists() else []
+        """Begin it, or go on with it."""
+        resume = ["--resume"] if self.begun() else []
         with self._log.open("a") as log:
-            return psutil.Popen([*self._command, *resume], stdout=log, stderr=log, start_new_session=True)
+            return psutil.Popen(
+                [*self._command, *resume], stdout=log, stderr=log, start_new_session=True, env=self._environment
+            )
 
     def finish(self) -> str | None:
         """Run it to its end; returns what went wrong, if anything."""
@@ -81,7 +112,8 @@ class Study:
 
     def ending(self) -> Ending:
         """What it has left."""
-        ledger = Ledger(self.run)
+        run = self.run
+        ledger = Ledger(run)
         return Ending(
             weights={t.trial_id: t.checkpoint_sha256 for t in ledger.read(TrialRecord)},
             measured={
@@ -89,13 +121,21 @@ class Study:
                 for r in ledger.read(LatencyRecord)
                 if r.stage == "grid"  # which candidate is confirmed depends on what was measured
             },
-            tables=tuple(sorted(p.name for p in self.run.iterdir() if p.is_file() and p.name != "driver.lock")),
+            tables=tuple(sorted(p.name for p in run.iterdir() if p.is_file() and p.name not in (LEASE, WRITER))),
         )
 
-    def finished(self) -> dict[Path, tuple[str, int]]:
+    def finished(self) -> dict[str, tuple[str, int]]:
         """Digest and time of each file of the ledger: what is in it is never run again."""
-        files = (self.run / "ledger").rglob("[!.]*.json")
-        return {p: (hashlib.sha256(p.read_bytes()).hexdigest(), p.stat().st_mtime_ns) for p in files}
+        run = self.run
+        return {
+            str(p.relative_to(run)): (hashlib.sha256(p.read_bytes()).hexdigest(), p.stat().st_mtime_ns)
+            for p in (run / "ledger").rglob("[!.]*.json")
+        }
+
+    def left_behind(self) -> list[str]:
+        """Half files, and what trials that have ended left to go on from."""
+        run = self.run
+        return [p.name for p in (*run.rglob("*.part"), *run.glob("ray/*/*/checkpoint_*"))]
 
 
 def kill(process: psutil.Popen) -> str | None:
@@ -109,27 +149,51 @@ def kill(process: psutil.Popen) -> str | None:
     return ", ".join(" ".join(child.cmdline())[:80] for child in alive) or None
 
 
-def driver_killed(storage: Path, name: str, moment: float, undisturbed: Ending) -> Verdict:
+class Payload:
+    """What must never be unpickled: it leaves a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self._mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self._mark,)
+
+
+def plant_pickles(run: Path) -> Path:
+    """Put a payload wherever Ray keeps or looks for pickles; returns the mark that it leaves when it is read."""
+    mark = run.with_name(f"{run.name}.unpickled")
+    experiments = [p for p in (run / "ray").glob("*") if p.is_dir()]
+    names = ("tuner.pkl", "trainable.pkl", "searcher-state-2030-01-01_00-00-00.pkl", "search_gen_state-0.pkl")
+    places = [*run.rglob("*.pkl"), *(folder / name for folder in (run, *experiments) for name in names)]
+    for place in places:
+        place.write_bytes(pickle.dumps(Payload(mark)))
+    return mark
+
+
+def driver_killed(study: Study, moment: float, undisturbed: Ending) -> Verdict:
     """Kill the driver after `moment` seconds, resume, compare."""
-    study = Study(storage, name)
     process = study.start()
     try:
         process.wait(moment)
-        return Verdict(name, "ended before it was killed")
+        return Verdict(study.name, "ended before it was killed")
     except psutil.TimeoutExpired:
         orphans = kill(process)
-    before = study.finished()
-    what = f"{name}: driver killed after {moment:.1f} s, {len(before)} results in the ledger"
+    before, mark = {}, None
+    if study.begun():
+        before, mark = study.finished(), plant_pickles(study.run)
+    what = f"{study.name}: driver killed after {moment:.1f} s, {len(before)} results in the ledger"
     fault = study.finish()
     if fault is None and orphans is not None:
         fault = f"processes outlived the driver: {orphans}"
+    if mark is not None and mark.exists():
+        fault = "a pickle of the run's folder was read"
     return Verdict(what, fault or difference(study, before, undisturbed))
 
 
-def difference(study: Study, before: dict[Path, tuple[str, int]], undisturbed: Ending) -> str | None:
+def difference(study: Study, before: dict[str, tuple[str, int]], undisturbed: Ending) -> str | None:
     """What is not as if nothing had happened."""
     after = study.finished()
-    touched = [p.name for p in before if after.get(p) != before[p]]
+    touched = [name for name in before if after.get(name) != before[name]]
     if touched:
         return f"run again: {touched}"
     ending = study.ending()
@@ -137,7 +201,7 @@ def difference(study: Study, before: dict[Path, tuple[str, int]], undisturbed: E
         was, now = getattr(undisturbed, name), getattr(ending, name)
         if was != now:
             return f"{name} differ: {sorted(set(was) ^ set(now)) or [k for k in was if was[k] != now[k]]}"
-    left = [p.name for p in study.run.rglob("*.part")] + [p.name for p in study.run.glob("ray/*/*/checkpoint_*")]
+    left = study.left_behind()
     return f"left behind: {left}" if left else None
 
 
@@ -149,9 +213,8 @@ def is_training(process: psutil.Process) -> bool:
         return False
 
 
-def workers_killed(storage: Path, name: str, kills: int, chance: random.Random, undisturbed: Ending) -> Verdict:
+def workers_killed(study: Study, kills: int, chance: random.Random, undisturbed: Ending) -> Verdict:
     """Kill `kills` training workers of a study, some seconds apart, so that no trial runs out of retries."""
-    study = Study(storage, name)
     process, killed = study.start(), 0
     end = time.monotonic() + LIMIT
     while process.is_running() and process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < end:
@@ -161,7 +224,7 @@ def workers_killed(storage: Path, name: str, kills: int, chance: random.Random, 
             chance.choice(workers).kill()
             killed += 1
     code = process.wait(1)
-    what = f"{name}: {killed} workers killed"
+    what = f"{study.name}: {killed} workers killed"
     fault = None if code == 0 else f"exit code {code}: {study.last_words()}"
     return Verdict(what, fault or (f"only {killed} killed" if killed < kills else difference(study, {}, undisturbed)))
 
@@ -173,10 +236,51 @@ def _children(process: psutil.Popen) -> list[psutil.Process]:
         return []
 
 
-def verdicts(storage: Path, drivers: int, workers: int, seed: int) -> Iterator[tuple[str, Verdict]]:
+def storage_failing(scratch: Path, name: str, undisturbed: Ending) -> Verdict:
+    """A study in a bucket whose server is slow, fails and hangs up, and for half a minute is away."""
+    with s3_server() as server:
+        study = Study(scratch, name, f"s3://{BUCKET}/chaos")
+        server.share = {"slow": 0.05, "error": 0.05, "cut": 0.05, "cut after": 0.05}
+        process = study.start()
+        with contextlib.suppress(psutil.TimeoutExpired):
+            process.wait(30)
+        server.share = {"cut": 1.0}
+        with contextlib.suppress(psutil.TimeoutExpired):
+            process.wait(30)
+        server.share = {"error": 0.05, "cut after": 0.05}
+        code = process.wait(LIMIT)
+        faults = sum(fault != "none" for fault in server.seen)
+        server.share = {}
+        fault = None if code == 0 else f"exit code {code}: {study.last_words()}"
+        what = f"{name}: {faults} of {len(server.seen)} requests failed"
+        return Verdict(what, fault or difference(study, {}, undisturbed))
+
+
+def nodes_lost(scratch: Path, times: int) -> Iterator[Verdict]:
+    """Trainings on three nodes, one of which is taken away."""
+    with three_nodes() as (_, _):
+        undisturbed = weights_after(scratch / "nodes" / "undisturbed")
+    for number in range(times):
+        with three_nodes() as (nodes, _):
+            same = weights_after(scratch / "nodes" / str(number), lose=nodes) == undisturbed
+        yield Verdict(f"node{number:02d}: one of three lost", None if same else "other weights")
+
+
+def malformed(examples: int) -> Verdict:
+    """Malformed input of every kind."""
+    each = math.ceil(examples / KINDS_OF_INPUT)
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", str(ROOT / "tests" / "test_malformed.py")],
+        cwd=ROOT, env={**os.environ, "MALFORMED_EXAMPLES": str(each)}, capture_output=True, text=True,
+    )  # fmt: skip
+    fault = None if ended.returncode == 0 else ended.stdout[-2000:]
+    return Verdict(f"{each} inputs of each of {KINDS_OF_INPUT} kinds", fault)
+
+
+def verdicts(scratch: Path, options: argparse.Namespace) -> Iterator[tuple[str, Verdict]]:
     """Every interruption, with the kind it is of."""
-    chance = random.Random(seed)
-    calm = Study(storage, "undisturbed")
+    chance = random.Random(options.seed)
+    calm = Study(scratch, "undisturbed")
     started = time.monotonic()
     fault = calm.finish()
     seconds = time.monotonic() - started
@@ -184,30 +288,41 @@ def verdicts(storage: Path, drivers: int, workers: int, seed: int) -> Iterator[t
     if fault is not None:
         return
     undisturbed = calm.ending()
-    for number in range(drivers):
-        moment = chance.uniform(0, 0.95 * seconds)
-        yield "driver killed", driver_killed(storage, f"driver{number:02d}", moment, undisturbed)
+    for number in range(options.drivers):
+        study = Study(scratch, f"driver{number:02d}")
+        yield "driver killed", driver_killed(study, chance.uniform(0, 0.95 * seconds), undisturbed)
     done = 0
-    while done < workers:
-        kills = min(4, workers - done)
-        verdict = workers_killed(storage, f"worker{done:02d}", kills, chance, undisturbed)
+    while done < options.workers:
+        kills = min(KILLS_A_STUDY, options.workers - done)
+        verdict = workers_killed(Study(scratch, f"worker{done:02d}"), kills, chance, undisturbed)
         done += kills
-        for _ in range(kills):
-            yield "worker killed", verdict
+        yield from [("worker killed", verdict)] * kills
+    if options.nodes:
+        yield from (("node lost", verdict) for verdict in nodes_lost(scratch, options.nodes))
+    for number in range(options.storages):
+        yield "storage failing", storage_failing(scratch, f"storage{number:02d}", undisturbed)
+    if options.inputs:
+        yield from [("malformed input", malformed(options.inputs))] * options.inputs
 
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--drivers", type=int, default=20, help="drivers killed")
     parser.add_argument("--workers", type=int, default=20, help="workers killed")
+    parser.add_argument("--nodes", type=int, default=5, help="nodes lost")
+    parser.add_argument("--storages", type=int, default=3, help="studies in a bucket that fails")
+    parser.add_argument("--inputs", type=int, default=300, help="malformed inputs")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args(arguments)
     table: dict[str, list[bool]] = {}
     started = time.monotonic()
-    with tempfile.TemporaryDirectory() as storage:
-        for kind, verdict in verdicts(Path(storage), options.drivers, options.workers, options.seed):
+    shown: set[str] = set()
+    with tempfile.TemporaryDirectory() as scratch:
+        for kind, verdict in verdicts(Path(scratch), options):
             table.setdefault(kind, []).append(verdict.fault is None)
-            print(f"{verdict.what}: {verdict.fault or 'nothing lost'}", flush=True)
+            if verdict.what not in shown:  # one that stands for several
+                print(f"{verdict.what}: {verdict.fault or 'nothing lost'}", flush=True)
+            shown.add(verdict.what)
     print()
     for kind, good in table.items():
         print(f"{kind:<16}{sum(good)} of {len(good)}")

@@ -142,6 +142,7 @@ def s3_server() -> Iterator[Proxy]:
             else:
                 os.environ[name] = value
         proxy.shutdown()
+        proxy.server_close()
         server.terminate()
         server.wait()
 

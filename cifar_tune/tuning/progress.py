@@ -120,7 +120,7 @@ class TrialEnd:
 
 
 class TrialWatch(Callback):
-    """Tells one function, if any, of each report (Tune's trial id, metrics), another of each trial's end, one of time."""
+    """Tells functions, where given, of each report (Tune's trial id, metrics), each trial's end, and now and then."""
 
     def __init__(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import time
 import traceback
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 from cifar_tune.device import environment
 from cifar_tune.models import count_parameters
 from cifar_tune.records import EpochRecord
-from cifar_tune.store import seal, sha256_file, unseal
+from cifar_tune.store import is_disk_full, seal, sha256_file, unseal
 from cifar_tune.subjects import failure
 from cifar_tune.training import Epoch
 
@@ -102,7 +101,7 @@ class Progress:
             "environment": self._environment,
             "failure": None if error is None else failure(error),
             "traceback": None if error is None else "".join(traceback.format_exception(error)),
-            "disk_full": isinstance(error, OSError) and error.errno == errno.ENOSPC,
+            "disk_full": error is not None and is_disk_full(error),
         }
 
 

@@ -1,0 +1,40 @@
+"""A disk that runs full while a study works."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from chaos import Study
+
+pytestmark = pytest.mark.timeout(600)
+ROOM = "70m"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, a little larger than a study of the preset `chaos` may become."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", folder], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("mounting needs the superuser")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk_stops_the_study_in_a_line_and_it_can_go_on(small_disk: Path, tmp_path: Path) -> None:
+    study = Study(tmp_path, "run", str(small_disk))
+    process = study.start()
+    while not list(study.run.glob("ray/*/*/checkpoint_*")):
+        assert process.is_running(), study.last_words()
+        time.sleep(0.1)
+    filler = small_disk / "filler"
+    with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(64 * 1024))
+    assert process.wait(300) == 1
+    assert "no space is left for" in study.last_words()
+    filler.unlink()
+    assert study.finish() is None
