@@ -1,5 +1,6 @@
 """A disk that runs full while a study works."""
 
+import contextlib
 import subprocess
 import time
 from collections.abc import Iterator
@@ -24,6 +25,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
+def fill(path: Path) -> None:
+    """Write a file until nothing goes in any more."""
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(64 * 1024))
+
+
 def test_a_full_disk_stops_the_study_in_a_line_and_it_can_go_on(small_disk: Path, tmp_path: Path) -> None:
     study = Study(tmp_path, "run", str(small_disk))
     process = study.start()
@@ -31,9 +39,7 @@ def test_a_full_disk_stops_the_study_in_a_line_and_it_can_go_on(small_disk: Path
         assert process.is_running(), study.last_words()
         time.sleep(0.1)
     filler = small_disk / "filler"
-    with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(64 * 1024))
+    fill(filler)
     assert process.wait(300) == 1
     assert "no space is left for" in study.last_words()
     filler.unlink()
