@@ -71,11 +71,19 @@ class Choice:
     """The justification, in sentences with figures."""
 
 
+def check_one_device(latency: pd.DataFrame) -> None:
+    """ValueError where rows come from unlike devices: their latencies do not compare."""
+    devices = sorted(set(latency.loc[latency["p50_ms"].notna(), "env_device_name"]))
+    if len(devices) > 1:
+        raise ValueError(f"rows of unlike devices share no front: {', '.join(devices)}")
+
+
 def competing(latency: pd.DataFrame) -> pd.DataFrame:
     """The grid rows that have both an accuracy and a latency, with the index they had.
 
     A fallback does not compete under the name of the variant that failed.
     """
+    check_one_device(latency)
     measured = (latency["status"] == "ok") & latency["p50_ms"].notna() & latency["test_accuracy"].notna()
     return select(latency, measured & (latency["stage"] == "grid"))
 

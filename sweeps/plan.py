@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,7 +13,9 @@ from rich.table import Table
 
 from cifar_tune.config import DISTILL_ARM, GRID, PLAIN_ARM, TEACHER_ARM, Arm, StudyConfig, grid_variants
 from cifar_tune.device import usable_cpus
+from cifar_tune.ledger import Ledger
 from cifar_tune.models import build_model, place
+from cifar_tune.records import Stage, TrialRecord
 from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.training import Stepper
 from sweeps.grid import study_variants
@@ -75,11 +78,19 @@ def training_stages(prepared: Prepared, rates: Mapping[str, float]) -> list[Plan
     study, images = prepared.study, len(prepared.data.train_images)
     searched = images if prepared.search_data is None else len(prepared.search_data.train_images)
     arms = study_arms(study)
+    # what a run in a bucket holds is known when it is here
+    finished = (
+        Counter((t.stage, t.model) for t in Ledger(prepared.run).read(TrialRecord)) if study.resume else Counter()
+    )
 
-    def training(name: str, model: str, epochs: int, trials: int, images: int, answers: float = 0.0) -> PlannedStage:
-        seconds = trials * epochs * images / rates[model] + answers + SECONDS_A_FIT
+    def training(
+        name: str, model: str, stage: Stage, epochs: int, trials: int, images: int, answers: float = 0.0
+    ) -> PlannedStage:
+        done = min(trials, finished[stage, model])
+        seconds = (trials - done) * epochs * images / rates[model] + (answers + SECONDS_A_FIT if done < trials else 0.0)
         of = "" if images == len(prepared.data.train_images) else f" on {images} images"
-        return PlannedStage(name=name, work=f"{trials} trials of {epochs} epochs{of}", seconds=seconds)
+        work = f"{trials} trials of {epochs} epochs{of}" + (f", {done} of them done" if done else "")
+        return PlannedStage(name=name, work=work, seconds=seconds)
 
     def answers(images: int, epochs: int) -> float:
         return ANSWER_SHARE * images * min(epochs, study.distinct_views or epochs) / rates[study.teacher]
@@ -87,17 +98,18 @@ def training_stages(prepared: Prepared, rates: Mapping[str, float]) -> list[Plan
     stages: list[PlannedStage] = []
     if prepared.teacher is None:
         epochs = study.arm_epochs(TEACHER_ARM)
-        stages.append(training(f"teacher {study.teacher}", study.teacher, epochs, study.teacher_samples, images))
+        name = f"teacher {study.teacher}"
+        stages.append(training(name, study.teacher, TEACHER_ARM, epochs, study.teacher_samples, images))
     for number, student in enumerate(study.students):
         for arm in arms:
             condition = ", if plain misses the accuracy" if (study.distill, arm) == ("auto", DISTILL_ARM) else ""
             first = answers(searched, study.epochs) if arm == DISTILL_ARM and number == 0 else 0.0
             name = f"{arm} {student}{condition}"
-            stages.append(training(name, student, study.epochs, study.num_samples, searched, first))
+            stages.append(training(name, student, arm, study.epochs, study.num_samples, searched, first))
     trials = len(arms) * min(study.final_top, study.num_samples) * study.final_seeds
     for number, student in enumerate(study.students):
         first = answers(images, study.finalist_epochs) if DISTILL_ARM in arms and number == 0 else 0.0
-        stages.append(training(f"finalists {student}", student, study.finalist_epochs, trials, images, first))
+        stages.append(training(f"finalists {student}", student, "final", study.finalist_epochs, trials, images, first))
     return stages
 
 
