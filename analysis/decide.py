@@ -73,7 +73,7 @@ class Choice:
 
 def check_one_device(latency: pd.DataFrame) -> None:
     """ValueError where rows come from unlike devices: their latencies do not compare."""
-    devices = sorted(set(latency.loc[latency["p50_ms"].notna(), "env_device_name"]))
+    devices = sorted({str(row["env_device_name"]) for row in rows(select(latency, latency["p50_ms"].notna()))})
     if len(devices) > 1:
         raise ValueError(f"rows of unlike devices share no front: {', '.join(devices)}")
 

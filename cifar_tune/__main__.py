@@ -38,7 +38,14 @@ from cifar_tune.preparation import exported
 from cifar_tune.runtimes import RUNTIMES, UnsupportedError
 from cifar_tune.schedules import schedule
 from cifar_tune.store import sha256_file
-from cifar_tune.subjects import DisturbedError, GridSettings, Subject, in_fresh_process, load_subject
+from cifar_tune.subjects import (
+    DisturbedError,
+    GridSettings,
+    Subject,
+    in_fresh_process,
+    load_subject,
+    prepare_fresh_processes,
+)
 from cifar_tune.teacher import OnlineTeacher, TeacherRef, load_model
 from cifar_tune.training import TeacherLogits, evaluate, train
 
@@ -249,6 +256,7 @@ def run_bench(options: Bench) -> str:
             input_shape=options.input_shape,
         )
         try_once(load_subject(subject), options.input_shape)
+        prepare_fresh_processes(compiles=variant.compile != "none")
         with exclusive_device(device, wait=not options.strict, purpose="(bench)"):
             if RUNTIMES[variant.runtime].export is not None:
                 in_fresh_process(exported, subject, variant, settings)

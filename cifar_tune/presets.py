@@ -50,7 +50,7 @@ PRESETS: dict[str, StudyConfig] = {
         data="digits",
         train_images=400,
         test_images=100,
-        teacher="resnet_narrow",
+        teacher="resnet_tiny",
         students=("resnet_tiny",),
         num_samples=3,
         teacher_samples=1,
@@ -68,7 +68,7 @@ PRESETS: dict[str, StudyConfig] = {
         latency_fresh_processes=False,
         latency_time_limit=1.0,
         compiled_variants=False,
-        runtimes=("onnxruntime",),
+        runtimes=(),
         dashboard=False,
     ),
     # Meant for one data-centre GPU and five minutes on CIFAR-10: a guess, for want of one.

@@ -8,7 +8,9 @@ and has computed nothing: a fresh state costs milliseconds instead of the second
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -28,8 +30,10 @@ from cifar_tune.runtimes import Source, UnsupportedError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-PRELOADED = ["cifar_tune.measurement", "cifar_tune.preloaded", "torch._inductor.compile_fx", "ray"]
+PRELOADED = ["cifar_tune.measurement", "cifar_tune.preloaded", "ray"]
 """What the server of fresh processes imports. Ray is not used there; the main module of its workers imports it."""
+COMPILER = ["cifar_tune.preloaded_compiler"]
+"""What it imports besides, where variants are compiled or loaded from a compiler's cache: seconds more."""
 
 
 class DisturbedError(RuntimeError):
@@ -59,6 +63,8 @@ class GridSettings:
     threads: int
     """CPU threads of an evaluation or a build."""
     latency: LatencyConfig
+    compiles: bool = True
+    """Whether any variant is compiled."""
     cache: str
     """Folder for compiler caches and artifacts, on the node that measures."""
     input_shape: tuple[int, int, int]
@@ -88,15 +94,32 @@ def failed_status(error: BaseException) -> LatencyStatus:
     return "unsupported" if isinstance(error, UnsupportedError) else "failed"
 
 
+def prepare_fresh_processes(*, compiles: bool) -> None:
+    """Say, before the first fresh process of this process, whether any of them compiles."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*PRELOADED, *(COMPILER if compiles else [])])
+
+
 def in_fresh_process(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call a module-level function in a process of its own; its exception is raised here.
 
     A process that dies (out of memory, a crash in native code) raises BrokenProcessPool.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+    with ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=_end_with_parent) as pool:
         return pool.submit(function, *args, **kwargs).result()
+
+
+def _end_with_parent() -> None:
+    """A pool's process waits for work for ever when its parent was killed, as it holds both ends of its queue."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a fresh process has a parent"
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 # --- from a subject to a callable -------------------------------------------------------------------------------

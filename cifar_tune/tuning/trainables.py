@@ -28,7 +28,7 @@ from cifar_tune.models import load_weights, save_weights
 from cifar_tune.preparation import compiled, evaluation, exported
 from cifar_tune.records import BuildRecord, EvaluationRecord, Stage
 from cifar_tune.store import to_row
-from cifar_tune.subjects import GridSettings, Subject, failed_status, failure, in_fresh_process
+from cifar_tune.subjects import GridSettings, Subject, failed_status, failure, in_fresh_process, prepare_fresh_processes
 from cifar_tune.teacher import CachedTeacher, TeacherRef
 from cifar_tune.training import Stepper, load_state, save_state, train
 from cifar_tune.tuning.unfinished import BEST, LAST, STATE, BegunTraining, Progress
@@ -180,6 +180,7 @@ def prepare_variant(config: dict[str, Any], task: MeasureTask) -> None:
     The cell says what is due: `build`, `evaluate`, or both, in this order.
     """
     cell, settings = config["cell"], task.settings
+    prepare_fresh_processes(compiles=settings.compiles)
     subject, variant = Subject(**cell["subject"]), Variant(**cell["variant"])
     records: dict[str, Any] = {}
     if cell["build"]:
@@ -218,6 +219,7 @@ def measure_latency(config: dict[str, Any], task: MeasureTask) -> None:
     Beyond Ray's resources it holds the machine's lock of the device, so that two studies take turns.
     """
     cell, settings = config["cell"], task.settings
+    prepare_fresh_processes(compiles=settings.compiles)
     subject, variant = Subject(**cell["subject"]), Variant(**cell["variant"])
     skeleton = latency_skeleton(settings, subject, variant, cell["stage"], cell["repeat"])
     data: ImageData = ray.get(task.data)
