@@ -34,6 +34,7 @@ PRELOADED = ["cifar_tune.measurement", "cifar_tune.preloaded", "ray"]
 """What the server of fresh processes imports. Ray is not used there; the main module of its workers imports it."""
 COMPILER = ["cifar_tune.preloaded_compiler"]
 """What it imports besides, where variants are compiled or loaded from a compiler's cache: seconds more."""
+_preload = [*PRELOADED, *COMPILER]
 
 
 class DisturbedError(RuntimeError):
@@ -96,8 +97,7 @@ def failed_status(error: BaseException) -> LatencyStatus:
 
 def prepare_fresh_processes(*, compiles: bool) -> None:
     """Say, before the first fresh process of this process, whether any of them compiles."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*PRELOADED, *(COMPILER if compiles else [])])
+    _preload[:] = [*PRELOADED, *(COMPILER if compiles else [])]
 
 
 def in_fresh_process(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -106,6 +106,7 @@ def in_fresh_process(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
     A process that dies (out of memory, a crash in native code) raises BrokenProcessPool.
     """
     context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_preload)
     with ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=_end_with_parent) as pool:
         return pool.submit(function, *args, **kwargs).result()
 
