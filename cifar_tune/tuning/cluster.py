@@ -114,9 +114,14 @@ def _measuring_node(nodes: Sequence[Mapping[str, float]], study: StudyConfig, de
     touch = {next(r for r in chosen if r.startswith("node:") and r != "node:__internal_head__"): 0.001}
     about = environment(device)  # of this machine: a worker would take seconds to start
     if study.address is not None:
-        there: Any = ray.remote(environment).options(num_cpus=0, resources=touch)
+        there: Any = ray.remote(_environment).options(num_cpus=0, resources=touch)
         about = cast("Environment", ray.get(there.remote(device)))
     return MeasuringNode(cpus=int(chosen["CPU"]), touch=touch, environment=about)
+
+
+def _environment(device: str) -> Environment:
+    """What Ray can call elsewhere, as it cannot a function with a cache."""
+    return environment(device)
 
 
 def is_there(node: MeasuringNode) -> bool:
