@@ -69,14 +69,15 @@ class Study:
     Args:
         scratch: folder for what it says, and for its caches.
         storage: where it is kept: a folder, or an s3:// URI.
+        sweep: which sweep.
     """
 
-    def __init__(self, scratch: Path, name: str, storage: str | None = None) -> None:
+    def __init__(self, scratch: Path, name: str, storage: str | None = None, sweep: str = "distill_search.py") -> None:
         self.name, self._storage = name, storage or str(scratch)
         self._log = scratch / f"{name}.log"
         self._environment = {**os.environ, "XDG_CACHE_HOME": str(scratch / "caches")}
         self._command = [
-            sys.executable, str(ROOT / "sweeps" / "distill_search.py"), "--preset", "chaos",
+            sys.executable, str(ROOT / "sweeps" / sweep), "--preset", "chaos",
             "--storage", self._storage, "--name", name,
         ]  # fmt: skip
 

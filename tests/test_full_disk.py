@@ -10,12 +10,12 @@ import pytest
 from chaos import Study
 
 pytestmark = pytest.mark.timeout(600)
-ROOM = "70m"
+ROOM = "20m"
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, a little larger than a study of the preset `chaos` may become."""
+    """A file system of its own, with room for the search of a small teacher."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", folder], check=False)
@@ -33,7 +33,7 @@ def fill(path: Path) -> None:
 
 
 def test_a_full_disk_stops_the_study_in_a_line_and_it_can_go_on(small_disk: Path, tmp_path: Path) -> None:
-    study = Study(tmp_path, "run", str(small_disk))
+    study = Study(tmp_path, "run", str(small_disk), "teacher_search.py")
     process = study.start()
     while not list(study.run.glob("ray/*/*/checkpoint_*")):
         assert process.is_running(), study.last_words()

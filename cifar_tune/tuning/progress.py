@@ -6,8 +6,9 @@ file): one line when a stage ends, and one a minute within it.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,16 +130,20 @@ class TrialWatch(Callback):
         on_step: Callable[[], None] = lambda: None,
     ) -> None:
         self._on_report, self._on_end, self._on_step = on_report, on_end, on_step
+        self.trouble: Exception | None = None
+        """What the first of these functions that failed raised: Tune passes on its text alone."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles callbacks into its own folder; nothing of ours is read back from there
 
     def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
-        self._on_step()
+        with self._noting():
+            self._on_step()
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         if self._on_report is not None:
-            self._on_report(trial.trial_id, result)
+            with self._noting():
+                self._on_report(trial.trial_id, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self._end(trial, None)
@@ -148,13 +153,21 @@ class TrialWatch(Callback):
         self._end(trial, text or "the worker died")
 
     def _end(self, trial: Any, traceback: str | None) -> None:
-        self._on_end(
-            TrialEnd(
-                tune_id=trial.trial_id,
-                config=trial.config,
-                metrics=trial.last_result or {},
-                checkpoint=Path(trial.checkpoint.path) if trial.checkpoint else None,
-                error=None if traceback is None else traceback.splitlines()[-1],
-                traceback=traceback,
-            )
+        end = TrialEnd(
+            tune_id=trial.trial_id,
+            config=trial.config,
+            metrics=trial.last_result or {},
+            checkpoint=Path(trial.checkpoint.path) if trial.checkpoint else None,
+            error=None if traceback is None else traceback.splitlines()[-1],
+            traceback=traceback,
         )
+        with self._noting():
+            self._on_end(end)
+
+    @contextlib.contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.trouble = self.trouble or error
+            raise

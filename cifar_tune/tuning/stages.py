@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.error import TuneError
 from ray.tune.search import ConcurrencyLimiter
 
 from cifar_tune.cli import StudyFailedError
@@ -375,7 +376,7 @@ def fit(
         retries: how often a trial whose worker dies goes on from its last checkpoint.
     """
     storage = run.absolute() / "ray"
-    tune.Tuner(
+    tuner = tune.Tuner(
         tune.with_resources(trainable, tune.PlacementGroupFactory([bundle])),
         param_space=param_space,
         tune_config=tune_config,
@@ -387,4 +388,10 @@ def fit(
             callbacks=[watch],
             verbose=2 if verbose else 0,
         ),
-    ).fit()
+    )
+    try:
+        tuner.fit()
+    except TuneError as error:
+        if watch.trouble is not None:
+            raise watch.trouble from error
+        raise
