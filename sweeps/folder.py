@@ -26,6 +26,7 @@ from cifar_tune.store import is_temporary, note_checksums, replace_file, user_ca
 
 CHANGEABLE_ON_RESUME = (
     "resume",
+    "name",
     "verbose",
     "num_samples",
     "teacher_samples",

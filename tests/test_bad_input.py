@@ -151,7 +151,7 @@ def test_resume_with_an_option_that_would_change_results(refused: Refused, tmp_p
 
 def begun_run(folder: Path, **settings: object) -> Path:
     """A run as its driver leaves it that died at once."""
-    study = dataclasses.replace(PRESETS["quick"], data="digits", name="mine", **settings)
+    study = dataclasses.replace(PRESETS["quick"], **settings)  # whose name was made, not given
     run = folder / "ray_results" / "mine"
     run.mkdir(parents=True)
     write_study(run, study, environment("cpu"), describe(load(study.data_config())))
