@@ -123,7 +123,13 @@ class Study:
                 for r in ledger.read(LatencyRecord)
                 if r.stage == "grid"  # which candidate is confirmed depends on what was measured
             },
-            tables=tuple(sorted(p.name for p in run.iterdir() if p.is_file() and p.name not in (LEASE, WRITER))),
+            tables=tuple(
+                sorted(
+                    p.name
+                    for p in run.iterdir()
+                    if p.is_file() and p.name not in (LEASE, WRITER) and p.suffix != ".pkl"
+                )
+            ),
         )
 
     def finished(self) -> dict[str, tuple[str, int]]:
