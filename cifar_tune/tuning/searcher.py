@@ -113,13 +113,18 @@ def make_searcher(
 
 
 def _journal_without(path: Path, name: str) -> JournalStorage:
-    """The storage without a study, in which trials that were at work would be for ever; a damaged one is begun anew."""
+    """The storage without a study, in which trials that were at work would be for ever.
+
+    A damaged one is put aside and begun anew: the ledger holds all that a search must know.
+    """
     try:
         storage = open_journal(path)
         if name in optuna.get_all_study_names(storage):
             optuna.delete_study(study_name=name, storage=storage)
-    except Exception:  # noqa: BLE001 - the ledger holds all that matters, and damage comes in every shape
-        path.unlink(missing_ok=True)
+    except OSError:  # it cannot be read or written: no damage
+        raise
+    except Exception:  # noqa: BLE001 - Optuna checks nothing that it reads, so damage ends in any exception
+        path.replace(path.with_name(f"{path.name}.damaged"))
         storage = open_journal(path)
     return storage
 
