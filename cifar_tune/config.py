@@ -112,6 +112,8 @@ class TrainConfig:
     """Distillation temperature T (R6); read only when alpha > 0."""
     alpha: float = 0.0
     """Weight of the distillation term (R6); 0 trains on labels alone and needs no teacher."""
+    progressive: bool = False
+    """Show the first third of the epochs at half the image side, the second at three quarters."""
     seed: int = 0
     """Initialisation and batch order."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -137,6 +139,11 @@ class TrainConfig:
     def distils(self) -> bool:
         """Whether the training needs a teacher."""
         return self.alpha > 0
+
+    def share_of_side(self, epoch: int) -> float:
+        """Side of the images trained on in an epoch, from 1, as a share of their own."""
+        third = 3 * (epoch - 1) // self.epochs
+        return (0.5, 0.75, 1.0)[third] if self.progressive else 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -279,6 +286,8 @@ class StudyConfig:
     """Epochs of a student trial."""
     teacher_epochs: int | None = None
     """Epochs of a teacher trial; None: as many as a student's."""
+    teacher_progressive: bool = False
+    """Train the teacher on smaller images first: more epochs in the same time."""
     search_images: int | None = None
     """Stratified subset of the training images, at most as many, for the students' search; finalists train on all."""
     final_top: int = 3
@@ -452,7 +461,13 @@ class StudyConfig:
 
     def train_config(self, model: str, arm: Arm, sample: dict[str, Any], **fixed: Any) -> TrainConfig:
         """The training that a point of the search space stands for; `fixed`: epochs, seed, device, threads, views."""
-        settings: dict[str, Any] = {"epochs": self.arm_epochs(arm), **self._training_settings(), **sample, **fixed}
+        settings: dict[str, Any] = {
+            "epochs": self.arm_epochs(arm),
+            "progressive": arm == TEACHER_ARM and self.teacher_progressive,
+            **self._training_settings(),
+            **sample,
+            **fixed,
+        }
         return TrainConfig(model=model, arm=arm, **settings)
 
 

@@ -24,6 +24,7 @@ from cifar_tune.config import TrainConfig
 from cifar_tune.data import ImageData
 from cifar_tune.losses import count_correct, distillation_loss
 from cifar_tune.models import architecture, build_model, place
+from cifar_tune.products import use_products
 from cifar_tune.schedules import schedule
 from cifar_tune.views import Batcher, Views, as_tensor, draw_views
 
@@ -98,10 +99,11 @@ def train(
         views = to_device(views, device)
         model.train()
         training_started = time.perf_counter()
+        share = config.share_of_side(number)
         shuffled = torch.from_numpy(stepper.order.permutation(len(labels))).to(device)
         for indices in shuffled.split(config.batch_size):
             teacher = None if logits is None else logits[indices]
-            stepper.step(batcher.views(indices, views), labels[indices], teacher)
+            stepper.step(resized(batcher.views(indices, views), share), labels[indices], teacher)
         train_loss, train_accuracy = stepper.finish_epoch()
         trained = time.perf_counter()
         if not math.isfinite(train_loss):
@@ -127,6 +129,8 @@ class Stepper:
         self.config = config
         self.model = model
         self.precision = training_precision(config, data.train_images.shape[1])
+        if (config.device, self.precision) == ("cpu", "bf16"):
+            use_products(model)
         self.optimizer = make_optimizer(config, model)
         self.scaler = torch.amp.GradScaler(config.device, enabled=self.precision == "fp16")
         self.steps = config.epochs * steps_per_epoch
@@ -244,6 +248,14 @@ def autocast(precision: str, device: str) -> contextlib.AbstractContextManager[o
     """The autocast context of a precision; fp32 is none."""
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     return contextlib.nullcontext() if dtype is None else torch.autocast(device, dtype=dtype)
+
+
+def resized(images: Tensor, share: float) -> Tensor:
+    """Images (N, C, H, W) with sides of a share of theirs, without aliasing; a share of 1 is free."""
+    if share == 1:
+        return images
+    size = [round(side * share) for side in images.shape[2:]]
+    return nn.functional.interpolate(images, size=size, mode="bilinear", antialias=True)
 
 
 def to_device(views: Views, device: torch.device) -> Views:

@@ -87,7 +87,8 @@ def training_stages(prepared: Prepared, rates: Mapping[str, float]) -> list[Plan
         name: str, model: str, stage: Stage, epochs: int, trials: int, images: int, answers: float = 0.0
     ) -> PlannedStage:
         done = min(trials, finished[stage, model])
-        seconds = (trials - done) * epochs * images / rates[model] + (answers + SECONDS_A_FIT if done < trials else 0.0)
+        passes = _full_sized_epochs(study, stage, epochs)
+        seconds = (trials - done) * passes * images / rates[model] + (answers + SECONDS_A_FIT if done < trials else 0.0)
         of = "" if images == len(prepared.data.train_images) else f" on {images} images"
         work = f"{trials} trials of {epochs} epochs{of}" + (f", {done} of them done" if done else "")
         return PlannedStage(name=name, work=work, seconds=seconds)
@@ -97,8 +98,7 @@ def training_stages(prepared: Prepared, rates: Mapping[str, float]) -> list[Plan
 
     stages: list[PlannedStage] = []
     if prepared.teacher is None:
-        epochs = study.arm_epochs(TEACHER_ARM)
-        name = f"teacher {study.teacher}"
+        name, epochs = f"teacher {study.teacher}", study.arm_epochs(TEACHER_ARM)
         stages.append(training(name, study.teacher, TEACHER_ARM, epochs, study.teacher_samples, images))
     for number, student in enumerate(study.students):
         for arm in arms:
@@ -111,6 +111,12 @@ def training_stages(prepared: Prepared, rates: Mapping[str, float]) -> list[Plan
         first = answers(images, study.finalist_epochs) if DISTILL_ARM in arms and number == 0 else 0.0
         stages.append(training(f"finalists {student}", student, "final", study.finalist_epochs, trials, images, first))
     return stages
+
+
+def _full_sized_epochs(study: StudyConfig, stage: Stage, epochs: int) -> float:
+    """Epochs of full-sized images that cost what these epochs do: arithmetic goes with the pixels."""
+    config = study.train_config(study.teacher, TEACHER_ARM if stage == TEACHER_ARM else PLAIN_ARM, {})
+    return sum(config.share_of_side(epoch) ** 2 for epoch in range(1, epochs + 1)) if config.progressive else epochs
 
 
 def study_arms(study: StudyConfig) -> tuple[Arm, ...]:

@@ -19,6 +19,7 @@ from cifar_tune.training import (
     evaluate,
     load_state,
     make_optimizer,
+    resized,
     save_state,
     train,
 )
@@ -53,6 +54,18 @@ def test_dropout_follows_the_seed_whatever_was_drawn_before() -> None:
     torch.rand(7)
     second = weights(run(settings))
     assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_progressive_training_ends_at_the_images_own_side() -> None:
+    settings = config(epochs=7, progressive=True)
+    assert [settings.share_of_side(epoch) for epoch in range(1, 8)] == [0.5] * 3 + [0.75] * 2 + [1.0] * 2
+
+
+def test_smaller_images_keep_their_mean() -> None:
+    images = torch.rand(2, 3, 32, 32)
+    small = resized(images, 0.75)
+    assert small.shape == (2, 3, 24, 24)
+    torch.testing.assert_close(small.mean((2, 3)), images.mean((2, 3)), rtol=0.02, atol=0)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
