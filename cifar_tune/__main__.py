@@ -35,17 +35,11 @@ from cifar_tune.device import DeviceTakenError, exclusive_device, resolve_device
 from cifar_tune.measurement import latency_skeleton, measured
 from cifar_tune.models import architecture, checkpoint_classes, save_weights, try_once
 from cifar_tune.preparation import exported
+from cifar_tune.processes import in_fresh_process, prepare_fresh_processes
 from cifar_tune.runtimes import RUNTIMES, UnsupportedError
 from cifar_tune.schedules import schedule
 from cifar_tune.store import sha256_file
-from cifar_tune.subjects import (
-    DisturbedError,
-    GridSettings,
-    Subject,
-    in_fresh_process,
-    load_subject,
-    prepare_fresh_processes,
-)
+from cifar_tune.subjects import DisturbedError, GridSettings, Subject, load_subject
 from cifar_tune.teacher import OnlineTeacher, TeacherRef, load_model
 from cifar_tune.training import TeacherLogits, evaluate, train
 

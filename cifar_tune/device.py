@@ -248,7 +248,9 @@ def _others(pids: list[int]) -> int | None:
     """How many processes are not of this study; None where NVML counts them otherwise than we do (a container)."""
     if os.getpid() not in pids:
         return None
-    return len(set(pids) - {os.getpid(), *(p.pid for p in psutil.Process().parents())})
+    own = psutil.Process()
+    family = [*own.parents(), *(own.parent() or own).children()]  # the row's other processes wait for their turn
+    return len(set(pids) - {os.getpid(), *(process.pid for process in family)})
 
 
 class ForeignLoad:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from cifar_tune.data import ImageData
 from cifar_tune.device import DeviceWatch, environment, pin_to_cores
 from cifar_tune.latency import Repeat, Timed, measure, paired_speedup, statistics
 from cifar_tune.models import count_parameters
+from cifar_tune.processes import alone, in_fresh_processes
 from cifar_tune.records import LatencyRecord, LatencyStage
 from cifar_tune.runtimes import RUNTIMES, Runnable
 from cifar_tune.subjects import (
@@ -26,7 +28,6 @@ from cifar_tune.subjects import (
     GridSettings,
     Subject,
     failure,
-    in_fresh_process,
     load_subject,
     make_source,
     use_compile_cache,
@@ -110,10 +111,12 @@ def measured(
         raise RuntimeError(reasons)
     protocol = settings.latency
     counts = [1] * protocol.repeats if protocol.fresh_processes else [protocol.repeats]
-    parts = [
-        in_fresh_process(measure_here, subject, variant, settings, data, count, check=number == 0)
-        for number, count in enumerate(counts)
-    ]
+    parts = in_fresh_processes(
+        [
+            functools.partial(measure_here, subject, variant, settings, data, count, check=number == 0)
+            for number, count in enumerate(counts)
+        ]
+    )
     # where not even the reference is stable, it is the machine that does not settle
     restless = all(r.reference_settled and not r.settled for part in parts for r in part.repeats)
     if variant.compile != "none" and restless:
@@ -165,7 +168,7 @@ def summary(skeleton: LatencyRecord, parts: Sequence[Measured], settings: GridSe
 def measure_here(
     subject: Subject, variant: Variant, settings: GridSettings, data: ImageData, repeats: int, *, check: bool = True
 ) -> Measured:
-    """Measure in this process, which is pinned to the measurement's cores.
+    """Measure in this process, which is pinned to the measurement's cores; its siblings, if any, wait meanwhile.
 
     Args:
         check: that the callable answers at batch 1 as the same weights do at a large batch; once a row is enough.
@@ -198,21 +201,21 @@ def measure_here(
         if len(kept) < len(images):
             kept.append(answer.float().clone())
 
-    timed = as_timed(runnable, images, keep)
-    watch = DeviceWatch(settings.device)
-    rng = np.random.default_rng()
-    taken = measure(timed, as_timed(reference, images), settings.latency, rng, repeats=repeats, watch=watch)
-    if settings.latency.strict and any(repeat.contended for repeat in taken):
-        foreign = watch.evidence()["foreign_cpu"]
-        raise DisturbedError(f"others used the device to the last retry ({foreign:.1f} cores)")
-    with runnable.scope():
-        while len(kept) < min(LEAST_ANSWERS, len(images)):  # where the time limit came first
-            keep(runnable.call(runnable.prepare_input(images[len(kept)])))
-        on_events = settings.device == "cuda" and runnable.on_torch_stream
-        device_ms = event_ms(lambda: runnable.call(timed.inputs[0])) if on_events else None
+    timed, beside = as_timed(runnable, images, keep), as_timed(reference, images)
+    on_events = settings.device == "cuda" and runnable.on_torch_stream
     agreement = None
-    if check:
-        agreement = _agreement_at_batch1(torch.cat(kept), eager, subject, variant, settings, batcher)
+    with alone():
+        watch = DeviceWatch(settings.device)
+        taken = measure(timed, beside, settings.latency, np.random.default_rng(), repeats=repeats, watch=watch)
+        if settings.latency.strict and any(repeat.contended for repeat in taken):
+            foreign = watch.evidence()["foreign_cpu"]
+            raise DisturbedError(f"others used the device to the last retry ({foreign:.1f} cores)")
+        with runnable.scope():
+            while len(kept) < min(LEAST_ANSWERS, len(images)):  # where the time limit came first
+                keep(runnable.call(runnable.prepare_input(images[len(kept)])))
+            device_ms = event_ms(lambda: runnable.call(timed.inputs[0])) if on_events else None
+        if check:
+            agreement = _agreement_at_batch1(torch.cat(kept), eager, subject, variant, settings, batcher)
     return Measured(
         repeats=taken,
         batch1_agreement=agreement,

@@ -171,7 +171,7 @@ class LatencyRecord:
     compile_beside: int | None = None
     """Most builds that ran beside this one, on the same cores."""
     load_seconds: float | None = None
-    """From weights on disk to the first answer, in the process that measured, caches warm."""
+    """From weights on disk to the first answer, in the process that measured, caches warm; beside the row's others."""
     measure_seconds: float | None = None
     """What the row took: processes, loading, warm-up and samples, and those of what a fallback gave up."""
     artifact_mb: float | None = None

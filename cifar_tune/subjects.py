@@ -1,22 +1,10 @@
-"""What is measured, from a checkpoint to a callable, and the fresh process in which that happens.
-
-Builds and measurements run in a fresh process each, so that none inherits allocator, compiler or thread state, and
-one that crashes is a row, not the end of the run. The processes are forked from a server that has imported PyTorch
-and has computed nothing: a fresh state costs milliseconds instead of the seconds that the imports take.
-"""
+"""What is measured, from a checkpoint to a callable."""
 
 from __future__ import annotations
 
-import multiprocessing
-import multiprocessing.connection
 import os
-import threading
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 import torch
 from torch import nn
@@ -24,17 +12,9 @@ from torch import nn
 from cifar_tune.config import LatencyConfig, Variant
 from cifar_tune.device import DeviceTakenError, usable_cpus
 from cifar_tune.models import load_weights, make_model
+from cifar_tune.processes import ProcessDiedError
 from cifar_tune.records import LatencyStatus
 from cifar_tune.runtimes import Source, UnsupportedError
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-PRELOADED = ["cifar_tune.measurement", "cifar_tune.preloaded", "ray"]
-"""What the server of fresh processes imports. Ray is not used there; the main module of its workers imports it."""
-COMPILER = ["cifar_tune.preloaded_compiler"]
-"""What it imports besides, where variants are compiled or loaded from a compiler's cache: seconds more."""
-_preload = [*PRELOADED, *COMPILER]
 
 
 class DisturbedError(RuntimeError):
@@ -82,8 +62,8 @@ class GridSettings:
 
 def failure(error: BaseException) -> str:
     """An exception in one line, for a row."""
-    if isinstance(error, BrokenProcessPool):
-        return "the process died: out of memory, or a crash in native code"
+    if isinstance(error, ProcessDiedError):
+        return str(error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:500]
 
@@ -93,34 +73,6 @@ def failed_status(error: BaseException) -> LatencyStatus:
     if isinstance(error, (DisturbedError, DeviceTakenError)):
         return "skipped"
     return "unsupported" if isinstance(error, UnsupportedError) else "failed"
-
-
-def prepare_fresh_processes(*, compiles: bool) -> None:
-    """Say, before the first fresh process of this process, whether any of them compiles."""
-    _preload[:] = [*PRELOADED, *(COMPILER if compiles else [])]
-
-
-def in_fresh_process(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call a module-level function in a process of its own; its exception is raised here.
-
-    A process that dies (out of memory, a crash in native code) raises BrokenProcessPool.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_preload)
-    with ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=_end_with_parent) as pool:
-        return pool.submit(function, *args, **kwargs).result()
-
-
-def _end_with_parent() -> None:
-    """A pool's process waits for work for ever when its parent was killed, as it holds both ends of its queue."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "a fresh process has a parent"
-
-    def watch() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 # --- from a subject to a callable -------------------------------------------------------------------------------

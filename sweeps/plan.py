@@ -134,8 +134,10 @@ def grid_stages(prepared: Prepared, rates: Mapping[str, float], cores: int) -> l
     readings = len({v.evaluated for v in variants}) * len(prepared.data.test_images)
     reading = READING_SHARE * readings * sum(1 / rates[model] for model in models)
     rows = len(models) * len(variants)
-    axes = " x ".join("{" + ", ".join(map(str, values)) + "}" for values in GRID.values())
-    more = len(variants) - len(grid_variants())
+    grid = [variant for variant in variants if variant in grid_variants()]
+    values = [dict.fromkeys(str(getattr(variant, axis)) for variant in grid) for axis in GRID]
+    axes = " x ".join("{" + ", ".join(seen) + "}" for seen in values)
+    more = len(variants) - len(grid)
     return [
         PlannedStage(
             name="prepare variants",

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from cifar_tune.subjects import in_fresh_process
+from cifar_tune.processes import in_fresh_process
 
 
 def note_and_wait(path: str) -> None:

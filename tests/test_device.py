@@ -10,7 +10,7 @@ import pytest
 
 from cifar_tune import device
 from cifar_tune.device import CONTENDED_CORES, DeviceTakenError, DeviceWatch, exclusive_device, pin_to_cores
-from cifar_tune.subjects import in_fresh_process
+from cifar_tune.processes import in_fresh_process
 
 SPAWN = multiprocessing.get_context("spawn")
 

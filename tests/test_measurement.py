@@ -1,11 +1,12 @@
 """One evaluation, one build, one measurement, and the fresh processes they run in."""
 
 import dataclasses
+import functools
+import itertools
 import os
 import subprocess
 import sys
 import time
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from cifar_tune.device import CONTENDED_CORES, DeviceTakenError
 from cifar_tune.measurement import latency_skeleton, measure_here, measured, stand_ins
 from cifar_tune.models import build_model, save_weights
 from cifar_tune.preparation import evaluation, exported
+from cifar_tune.processes import ProcessDiedError, alone, in_fresh_process, in_fresh_processes
 from cifar_tune.records import LatencyRecord
 from cifar_tune.runtimes import UnsupportedError
 from cifar_tune.store import sha256_file
-from cifar_tune.subjects import DisturbedError, GridSettings, Subject, failed_status, failure, in_fresh_process
+from cifar_tune.subjects import DisturbedError, GridSettings, Subject, failed_status, failure
 
 DATA = small_data()
 PROTOCOL = LatencyConfig(warmup=1, iterations=350, max_iterations=350, repeats=2, time_limit=60.0)
@@ -62,9 +64,52 @@ def test_exception_reaches_the_caller() -> None:
 
 
 def test_process_that_dies_is_an_exception_and_the_next_one_works() -> None:
-    with pytest.raises(BrokenProcessPool):
+    with pytest.raises(ProcessDiedError):
         in_fresh_process(os.abort)
     assert in_fresh_process(int, "3") == 3
+
+
+class AwkwardError(Exception):
+    """Cannot be made from what it says alone, as unpickling tries to."""
+
+    def __init__(self, name: str, number: int) -> None:
+        super().__init__(f"{name} {number}")
+
+
+def raise_awkward() -> None:
+    raise AwkwardError("seven", 7)
+
+
+def test_exception_that_cannot_be_sent_is_told() -> None:
+    with pytest.raises(RuntimeError, match="AwkwardError: seven 7"):
+        in_fresh_process(raise_awkward)
+
+
+def spans(ready_after: float) -> tuple[float, float, float]:
+    """When this process was ready, when its turn began and when it ended."""
+    time.sleep(ready_after)
+    ready = time.monotonic()
+    with alone():
+        began = time.monotonic()
+        time.sleep(0.2)
+        return ready, began, time.monotonic()
+
+
+def test_siblings_get_ready_beside_each_other_and_measure_in_turn() -> None:
+    taken = in_fresh_processes([functools.partial(spans, after) for after in (0.0, 0.5, 1.0)])
+    turns = sorted((began, ended) for _, began, ended in taken)
+    assert turns[0][0] >= max(ready for ready, _, _ in taken)
+    assert all(one[1] <= next_one[0] for one, next_one in itertools.pairwise(turns))
+
+
+def test_a_sibling_that_cannot_get_ready_ends_all_and_says_why() -> None:
+    with pytest.raises(ValueError, match="invalid literal"):
+        in_fresh_processes([functools.partial(spans, 0.0), functools.partial(int, "no number")])
+
+
+def test_a_sibling_that_dies_ends_all() -> None:
+    with pytest.raises(ProcessDiedError):
+        in_fresh_processes([functools.partial(spans, 0.0), os.abort])
 
 
 def test_a_fresh_process_ends_with_its_parent(tmp_path: Path) -> None:
@@ -177,7 +222,7 @@ def test_failure_is_one_line_that_names_the_exception() -> None:
 
 
 def test_dead_process_is_said_to_be_out_of_memory_or_crashed() -> None:
-    assert "out of memory" in failure(BrokenProcessPool())
+    assert "out of memory" in failure(ProcessDiedError("the process died: out of memory"))
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,10 @@ from cifar_tune.device import exclusive_device
 from cifar_tune.measurement import BATCH1_IMAGES, latency_skeleton, measured
 from cifar_tune.models import load_weights, save_weights
 from cifar_tune.preparation import compiled, evaluation, exported
+from cifar_tune.processes import in_fresh_process, prepare_fresh_processes
 from cifar_tune.records import BuildRecord, EvaluationRecord, Stage
 from cifar_tune.store import to_row
-from cifar_tune.subjects import GridSettings, Subject, failed_status, failure, in_fresh_process, prepare_fresh_processes
+from cifar_tune.subjects import GridSettings, Subject, failed_status, failure
 from cifar_tune.teacher import CachedTeacher, TeacherRef
 from cifar_tune.training import Stepper, load_state, save_state, train
 from cifar_tune.tuning.unfinished import BEST, LAST, STATE, BegunTraining, Progress
