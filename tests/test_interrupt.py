@@ -1,0 +1,67 @@
+"""Ctrl-C, as a terminal sends it: to all processes of the study."""
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+from chaos import Study
+
+from cifar_tune.cli import INTERRUPTED
+from cifar_tune.ledger import Ledger
+from cifar_tune.records import TrialRecord
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def press_after(study: Study, trials: int, times: int) -> tuple[int, str]:
+    """Start a study or go on with it; press Ctrl-C when it has more than so many trials. Exit code and last words."""
+    process = study.start()
+    try:
+        while len(Ledger(study.run).read(TrialRecord)) <= trials if study.begun() else True:
+            assert process.is_running() and process.status() != psutil.STATUS_ZOMBIE, study.last_words()
+            time.sleep(0.2)
+        for _ in range(times):
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.3)
+        return process.wait(60), study.last_words()
+    finally:
+        if process.is_running():
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return Study(tmp_path_factory.mktemp("interrupted"), "interrupted")
+
+
+def test_the_first_writes_the_tables_and_says_how_to_go_on(study: Study) -> None:
+    code, words = press_after(study, trials=0, times=1)
+    assert code == INTERRUPTED
+    assert "--resume" in words
+    assert (study.run / "trials.parquet").exists()
+
+
+def test_the_second_ends_at_once_and_loses_nothing(study: Study) -> None:
+    before = study.finished()
+    assert before
+    code, _ = press_after(study, trials=len(Ledger(study.run).read(TrialRecord)), times=2)
+    assert code == INTERRUPTED
+    assert {name: study.finished()[name] for name in before} == before
+    assert not list(study.run.rglob("*.part"))
+
+
+def test_what_was_interrupted_twice_is_finished(study: Study) -> None:
+    before = study.finished()
+    assert study.finish() is None
+    assert {name: study.finished()[name] for name in before} == before
+
+
+def test_nothing_of_it_runs_on(study: Study) -> None:
+    left: list[str] = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if str(study.run.parent) in line and process.pid != os.getpid():
+            left.append(line)
+    assert left == []
