@@ -185,9 +185,7 @@ def measure_here(
     eager = copy.deepcopy(model)
     source = make_source(model, subject, variant, settings, settings.measurement_threads)
     runnable = RUNTIMES[variant.runtime].load(source)
-    with runnable.scope():
-        runnable.call(runnable.prepare_input(source.example))
-        runnable.synchronize()
+    runnable.first_call(source.example)
     load_seconds = time.perf_counter() - started
     reference = RUNTIMES["torch"].load(
         make_source(copy.deepcopy(eager), subject, REFERENCE, settings, settings.measurement_threads)

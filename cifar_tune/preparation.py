@@ -76,9 +76,7 @@ def compiled(subject: Subject, variant: Variant, settings: GridSettings) -> Buil
     source = make_source(model, subject, variant, settings, settings.measurement_threads)
     started, clock = time.time(), time.perf_counter()
     runnable = RUNTIMES[variant.runtime].load(source)
-    with runnable.scope():
-        runnable.call(runnable.prepare_input(source.example))
-        runnable.synchronize()
+    runnable.first_call(source.example)
     return _built(subject, variant, started, clock, cold=cold)
 
 

@@ -57,7 +57,9 @@ def in_fresh_processes(calls: Sequence[Callable[[], R]]) -> list[R]:
     The first exception is raised here, and ends the others. ProcessDiedError: one died without an answer.
     """
     with contextlib.ExitStack() as ends:
-        fresh = [ends.enter_context(_Fresh(call)) for call in calls]
+        fresh: list[_Fresh[R]] = [ends.enter_context(_Fresh()) for _ in calls]
+        for process, call in zip(fresh, calls, strict=True):
+            process.ask(call)  # not before all have been started: a large call waits for its process to listen
         for process in fresh:
             process.get_ready()
         return [process.answer() for process in fresh]
@@ -73,13 +75,13 @@ def alone() -> Iterator[None]:
 
 
 class _Fresh(Generic[R]):
-    """A call in a fresh process, as its parent sees it."""
+    """A fresh process, as its parent sees it."""
 
-    def __init__(self, call: Callable[[], R]) -> None:
+    def __init__(self) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_preload)
         self._line, far_end = context.Pipe()
-        self._process = context.Process(target=_answer, args=(call, far_end))
+        self._process = context.Process(target=_answer, args=(far_end,))
         self._process.start()
         far_end.close()  # else its death would not be heard
         self._said: tuple[str, Any] = ("", None)
@@ -93,6 +95,11 @@ class _Fresh(Generic[R]):
             self._process.join(LEAVE_SECONDS)
         self._process.kill()
         self._process.join()
+
+    def ask(self, call: Callable[[], R]) -> None:
+        """Send it the call."""
+        with contextlib.suppress(BrokenPipeError):  # that it died is heard where its answer is awaited
+            self._line.send(call)
 
     def get_ready(self) -> None:
         """Wait until it asks to be alone, or has answered."""
@@ -114,12 +121,12 @@ class _Fresh(Generic[R]):
             raise self._said[1]
 
 
-def _answer(call: Callable[[], Any], parent: Connection[Any, Any]) -> None:
+def _answer(parent: Connection[Any, Any]) -> None:
     """What a fresh process does."""
     _end_with_parent()
     _to_parent.append(parent)
     try:
-        parent.send(("done", call()))
+        parent.send(("done", parent.recv()()))
     except BaseException as error:  # noqa: BLE001 - whatever it was, the parent raises it
         parent.send(("failed", _portable(error)))
 

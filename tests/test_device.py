@@ -95,9 +95,10 @@ def test_another_process_that_loads_a_core_during_a_window_is_seen() -> None:
 
 def test_own_work_is_not_taken_for_somebody_elses() -> None:
     watch = DeviceWatch("cpu")
-    before = time.process_time()
+    before, started = time.process_time(), time.perf_counter()
     watch.start()
-    burn(0.5)
+    while time.process_time() - before < 0.5:
+        pass
     watch.disturbed()
-    assert time.process_time() - before > 0.3
-    assert watch.evidence()["foreign_cpu"] < os.cpu_count()
+    own = (time.process_time() - before) / (time.perf_counter() - started)
+    assert watch.evidence()["foreign_cpu"] + own < os.cpu_count() + 0.1  # others have what we left, at most

@@ -81,6 +81,17 @@ class Runnable:
     on_torch_stream: bool = True
     """Whether calls run on PyTorch's current CUDA stream, so that its events can time them."""
 
+    def first_call(self, images: Tensor) -> None:
+        """What a first call does once and for all: compile, allocate.
+
+        The input is prepared outside of the scope, as every timed one is: to torch.compile a tensor that is made in
+        inference mode is of another kind, and it would compile again for the first timed call.
+        """
+        prepared = self.prepare_input(images)
+        with self.scope():
+            self.call(prepared)
+            self.synchronize()
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Runtime:

@@ -221,6 +221,7 @@ def measure_latency(config: dict[str, Any], task: MeasureTask) -> None:
     """
     cell, settings = config["cell"], task.settings
     prepare_fresh_processes(compiles=settings.compiles)
+    in_fresh_process(int)  # the first starts their server, which takes seconds: they are no part of a row
     subject, variant = Subject(**cell["subject"]), Variant(**cell["variant"])
     skeleton = latency_skeleton(settings, subject, variant, cell["stage"], cell["repeat"])
     data: ImageData = ray.get(task.data)
