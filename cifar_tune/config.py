@@ -304,6 +304,8 @@ class StudyConfig:
     """SGD with Nesterov momentum, or AdamW."""
     lr_range: tuple[float, float] = (0.01, 0.2)
     """Bounds of the peak learning rate, searched on a logarithmic scale."""
+    teacher_lr_range: tuple[float, float] | None = None
+    """The same for the teacher; None: as the students'."""
     schedules: tuple[str, ...] = ("cosine", "one_cycle")
     """Learning rate schedules to choose from."""
     temperature_range: tuple[float, float] = (2.0, 8.0)
@@ -397,7 +399,8 @@ class StudyConfig:
         check(budget is None or 0 < budget < math.inf, "latency budget", budget, "above 0 milliseconds")
         check(len(self.schedules) >= 1, "schedules", self.schedules, "one or more schedules")
         positive = (_ABOVE_ZERO, 1e308, "two numbers above 0, low to high")
-        check_range("learning rate range", self.lr_range, *positive)
+        for arm in (PLAIN_ARM, TEACHER_ARM):
+            check_range("learning rate range", self.arm_lr_range(arm), *positive)
         check_range("temperature range", self.temperature_range, *positive)
         check_range("alpha range", self.alpha_range, 0.0, 1.0, "two numbers from 0 to 1, low to high")
         if self.weight_decay_range is not None:
@@ -440,6 +443,10 @@ class StudyConfig:
     def arm_epochs(self, arm: Arm) -> int:
         """Epochs of a trial of this arm."""
         return self.epochs if arm != TEACHER_ARM or self.teacher_epochs is None else self.teacher_epochs
+
+    def arm_lr_range(self, arm: Arm) -> tuple[float, float]:
+        """Bounds of the learning rate of this arm."""
+        return self.lr_range if arm != TEACHER_ARM or self.teacher_lr_range is None else self.teacher_lr_range
 
     @property
     def finalist_epochs(self) -> int:

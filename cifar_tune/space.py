@@ -14,7 +14,7 @@ from cifar_tune.config import DISTILL_ARM, Arm, StudyConfig
 def suggest(trial: Any, study: StudyConfig, arm: Arm) -> dict[str, Any]:
     """One point of the space as TrainConfig fields. A range of one value is not searched."""
     sample: dict[str, Any] = {
-        "lr": _number(trial, "lr", study.lr_range, log=True),
+        "lr": _number(trial, "lr", study.arm_lr_range(arm), log=True),
         "schedule": trial.suggest_categorical("schedule", list(study.schedules)),
     }
     if study.weight_decay_range is not None:
@@ -38,7 +38,7 @@ def first_point(study: StudyConfig, arm: Arm) -> dict[str, Any]:
 def nearest_point(wanted: Mapping[str, Any], study: StudyConfig, arm: Arm) -> dict[str, Any]:
     """The point of the arm's space that is nearest to the wanted values."""
     schedule = wanted["schedule"] if wanted["schedule"] in study.schedules else study.schedules[0]
-    point: dict[str, Any] = {"schedule": schedule, "lr": _nearest(wanted["lr"], study.lr_range)}
+    point: dict[str, Any] = {"schedule": schedule, "lr": _nearest(wanted["lr"], study.arm_lr_range(arm))}
     if study.weight_decay_range is not None:
         point["weight_decay"] = _nearest(wanted["weight_decay"], study.weight_decay_range)
     if arm == DISTILL_ARM:

@@ -48,6 +48,12 @@ def test_the_first_point_is_the_authors(journal: Path) -> None:
     assert searcher(journal).suggest("a") == {"lr": 0.01, "schedule": "cosine"}
 
 
+def test_the_teacher_may_have_learning_rates_of_its_own() -> None:
+    study = dataclasses.replace(STUDY, teacher_lr_range=(0.2, 0.3))
+    assert first_points(study, "teacher", (), (), None)[0]["lr"] == 0.2
+    assert first_points(study, "plain", (), (), None)[0]["lr"] == 0.01
+
+
 def test_the_best_of_an_earlier_run_comes_second(journal: Path) -> None:
     search = searcher(journal, earlier={"lr": 0.033, "schedule": "linear"})
     search.suggest("a")
