@@ -21,9 +21,8 @@ import numpy.typing as npt
 
 from cifar_tune.config import MIN_SAMPLES, PATIENCE, LatencyConfig
 
-WARMUP_WINDOW = 25
-"""Calls of a warm-up window; the warm-up ends when the medians of three in a row agree (NVIDIA Model Navigator)."""
 STABLE_WINDOWS = 3
+"""The warm-up ends when the medians of so many windows in a row agree (the rule of NVIDIA's Model Navigator)."""
 STABLE_SHARE = 0.10
 UNTIMED_CALLS = 2
 """Calls before the timed ones of a round: the other callable's data and threads are still in the way."""
@@ -204,16 +203,21 @@ class _Timer:
 
 
 def _warm_up(timer: _Timer, config: LatencyConfig) -> bool:
-    """Call until stable, `config.warmup` to ten times as often, time permitting; whether it became stable."""
+    """Call until stable, `config.warmup` to ten times as often, time permitting; whether it became stable.
+
+    A quarter of a repeat's time is enough once `config.warmup` calls are made, all of it before.
+    """
+    size = math.ceil(config.warmup / STABLE_WINDOWS)
     medians: list[float] = []
-    left_ms = _share_ms(config) / 4
-    for calls in itertools.count(WARMUP_WINDOW, WARMUP_WINDOW):
-        window = timer.samples(WARMUP_WINDOW, left_ms)
+    left_ms = share_ms = _share_ms(config)
+    for calls in itertools.count(size, size):
+        window = timer.samples(size, left_ms)
         left_ms -= sum(window)
         medians.append(float(np.median(window)))
         last = medians[-STABLE_WINDOWS:]
         stable = len(last) == STABLE_WINDOWS and max(last) - min(last) <= STABLE_SHARE * min(last)
-        if left_ms <= 0 or (calls >= config.warmup and (stable or calls >= 10 * config.warmup)):
+        enough = stable or left_ms <= share_ms * 3 / 4 or calls >= 10 * config.warmup
+        if left_ms <= 0 or (calls >= config.warmup and enough):
             return stable or len(last) < STABLE_WINDOWS  # a call too slow for three windows cannot be judged
     raise AssertionError("unreachable")
 

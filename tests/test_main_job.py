@@ -23,6 +23,7 @@ SMALL = (
     "--preset", "quick", "--epochs", "2", "--batch-size", "2",  # small steps, so that trials last
     "--search-images", "60", "--teacher-epochs", "1", "--num-samples", "2", "--teacher-samples", "1",
     "--min-accuracy", "0.01", "--name", "run", "--no-dashboard", "--grace-epochs", "1",
+    "--latency-time-limit", "60",  # a machine busy with other work has the time to take all samples
 )  # fmt: skip
 
 
