@@ -142,8 +142,10 @@ class TrainConfig:
 
     def share_of_side(self, epoch: int) -> float:
         """Side of the images trained on in an epoch, from 1, as a share of their own."""
-        third = 3 * (epoch - 1) // self.epochs
-        return (0.5, 0.75, 1.0)[third] if self.progressive else 1.0
+        done = (epoch - 1) / self.epochs
+        if not self.progressive or done >= 0.625:  # the last epochs give most, and need the images as they are
+            return 1.0
+        return 0.5 if done < 0.375 else 0.75
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
