@@ -172,10 +172,15 @@ def rows(args: argparse.Namespace) -> bool:
         again = f"{row.windows_discarded} windows taken again"
         loading = f"{row.load_seconds:.1f} s to load in a fresh process"
         print(f"{row.variant}: {row.measure_seconds:.1f} s, of which {loading}, p50 {row.p50_ms:.2f} ms, {again}")
-    for name, seconds in (("whole", table.measure_seconds), ("loading aside", table.measure_seconds - table.load_seconds)):
-        print(f"{args.model}, {len(table)} rows, {name}: median {seconds.median():.1f} s, at most {seconds.max():.1f} s")
-    print(f"target {ROW_SECONDS} s, building aside; what torch.compile loads from its cache it traces again")
-    return len(table) > 0 and (table.measure_seconds - table.load_seconds).max() <= ROW_SECONDS
+    for name, seconds in (
+        ("whole", table.measure_seconds),
+        ("loading aside", table.measure_seconds - table.load_seconds),
+    ):
+        print(
+            f"{args.model}, {len(table)} rows, {name}: median {seconds.median():.1f} s, at most {seconds.max():.1f} s"
+        )
+    print(f"target {ROW_SECONDS} s for the whole; what torch.compile loads from its cache it traces again")
+    return len(table) > 0 and table.measure_seconds.max() <= ROW_SECONDS
 
 
 def events(args: argparse.Namespace) -> bool:
