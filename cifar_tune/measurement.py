@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from cifar_tune.config import REFERENCE, Variant
 from cifar_tune.data import ImageData
-from cifar_tune.device import DeviceWatch, environment, pin_to_cores
+from cifar_tune.device import DeviceWatch, pin_to_cores
 from cifar_tune.latency import Repeat, Timed, measure, paired_speedup, statistics
 from cifar_tune.models import count_parameters
 from cifar_tune.processes import alone, in_fresh_processes
@@ -65,7 +65,7 @@ def latency_skeleton(
         status="failed",
         protocol=settings.latency.protocol,
         checkpoint_mb=Path(subject.checkpoint).stat().st_size / 1e6 if subject.checkpoint else None,
-        environment=environment(settings.device),
+        environment=settings.environment,
     )
 
 

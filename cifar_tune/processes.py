@@ -14,7 +14,8 @@ import multiprocessing.connection
 import os
 import pickle
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from multiprocessing.connection import Connection
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -28,6 +29,9 @@ COMPILER = ["cifar_tune.preloaded_compiler"]
 _preload = [*PRELOADED, *COMPILER]
 LEAVE_SECONDS = 5.0
 """Time that a process which has answered has to end by itself."""
+
+_environment: ContextVar[Mapping[str, str]] = ContextVar("environment of fresh processes", default={})  # noqa: B039 - never changed
+"""What the fresh processes that this thread starts are given, besides the environment of their server."""
 
 _to_parent: list[Connection[Any, Any]] = []
 """In a fresh process: the line to the one that started it."""
@@ -66,6 +70,16 @@ def in_fresh_processes(calls: Sequence[Callable[[], R]]) -> list[R]:
 
 
 @contextlib.contextmanager
+def environment_of_fresh(**variables: str | None) -> Iterator[None]:
+    """Give the fresh processes that this thread starts these environment variables; None: leave one as it is."""
+    token = _environment.set({name: value for name, value in variables.items() if value is not None})
+    try:
+        yield
+    finally:
+        _environment.reset(token)
+
+
+@contextlib.contextmanager
 def alone() -> Iterator[None]:
     """Say that this process is ready, and wait for its turn; elsewhere than in a fresh process it always is."""
     for parent in _to_parent:
@@ -99,7 +113,7 @@ class _Fresh(Generic[R]):
     def ask(self, call: Callable[[], R]) -> None:
         """Send it the call."""
         with contextlib.suppress(BrokenPipeError):  # that it died is heard where its answer is awaited
-            self._line.send(call)
+            self._line.send((call, dict(_environment.get())))
 
     def get_ready(self) -> None:
         """Wait until it asks to be alone, or has answered."""
@@ -126,7 +140,9 @@ def _answer(parent: Connection[Any, Any]) -> None:
     _end_with_parent()
     _to_parent.append(parent)
     try:
-        parent.send(("done", parent.recv()()))
+        call, environment = parent.recv()
+        os.environ.update(environment)
+        parent.send(("done", call()))
     except BaseException as error:  # noqa: BLE001 - whatever it was, the parent raises it
         parent.send(("failed", _portable(error)))
 

@@ -13,7 +13,7 @@ from cifar_tune.config import LatencyConfig, Variant
 from cifar_tune.device import DeviceTakenError, usable_cpus
 from cifar_tune.models import load_weights, make_model
 from cifar_tune.processes import ProcessDiedError
-from cifar_tune.records import LatencyStatus
+from cifar_tune.records import Environment, LatencyStatus
 from cifar_tune.runtimes import Source, UnsupportedError
 
 
@@ -44,12 +44,12 @@ class GridSettings:
     threads: int
     """CPU threads of an evaluation or a build."""
     latency: LatencyConfig
-    compiles: bool = True
-    """Whether any variant is compiled."""
     cache: str
     """Folder for compiler caches and artifacts, on the node that measures."""
     input_shape: tuple[int, int, int]
     """Channels, height, width."""
+    environment: Environment
+    """Of the machine that measures."""
 
     @property
     def measurement_threads(self) -> int:

@@ -19,8 +19,10 @@ from cifar_tune.records import BuildRecord, EvaluationRecord, LatencyRecord
 from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.store import from_row, user_cache
 from cifar_tune.subjects import GridSettings, Subject, artifact_folder
+from cifar_tune.tuning.cells import measure_latency, prepare_variant
+from cifar_tune.tuning.host import MeasureTask
+from cifar_tune.tuning.metrics import row_measured
 from cifar_tune.tuning.stages import Slots, exclusive_bundle, preparation_slots, run_cells
-from cifar_tune.tuning.trainables import MeasureTask, measure_latency, prepare_variant
 from sweeps.job import Job
 
 Cell = dict[str, Any]
@@ -41,32 +43,27 @@ def measure_grid(work: Job, subjects: Sequence[Subject], also_read: Sequence[Sub
         also_read: models that read the test set as FP32 eager, and are not measured.
     """
     variants = study_variants(work.study, work.device)
-    cells = [cell_of(s, v) for s in subjects for v in variants]
+    # models in turn, so that the references of each lie all over the stage, and a drift of the machine in none alone
+    cells = [cell_of(s, v) for v in variants for s in subjects]
     measure_cells(work, cells, "latency", also_read=also_read)
 
 
-def grid_settings(work: Job, cells: Sequence[Cell] = (), slots: Slots | None = None) -> GridSettings:
-    """How these cells are evaluated, built and measured; `slots`: of evaluations and builds."""
+def grid_settings(work: Job, slots: Slots | None = None) -> GridSettings:
+    """How cells are evaluated, built and measured; `slots`: of evaluations and builds."""
     return GridSettings(
         run=work.run.name,
         device=work.device,
         threads=1 if slots is None else slots.cpus,
         latency=work.study.latency_config(),
-        compiles=any(cell["variant"]["compile"] != "none" for cell in cells),
         cache=str(build_cache(work.run)),
         input_shape=work.input_shape,
+        environment=work.info.measuring.environment,
     )
 
 
 def build_cache(run: Path) -> Path:
     """Compiled code and artifacts of a run: outside of it, since they run, and a run may come from elsewhere."""
     return user_cache() / "builds" / run.name
-
-
-def artifact_of(work: Job, subject: Subject, row: LatencyRecord) -> Path | None:
-    """The folder of what a row deploys; None where its runtime has no artifact."""
-    folder = artifact_folder(grid_settings(work), subject, row.measured_variant)
-    return folder if RUNTIMES[row.runtime].export is not None else None
 
 
 def forget_builds(run: Path) -> None:
@@ -137,7 +134,8 @@ def prepare_variants(work: Job, wanted: Sequence[tuple[Subject, Variant]], *, ev
     slots = preparation_slots(work.study, work.info, work.device, max(1, len(cells)))
     run_cells(
         prepare_variant,
-        MeasureTask(settings=grid_settings(work, cells, slots), data=work.data),
+        work.host,
+        MeasureTask(settings=grid_settings(work, slots), data=work.data),
         cells,
         {**slots.bundle, **work.info.measuring.touch},
         work.run,
@@ -220,6 +218,7 @@ def measure_cells(
         else:  # what could not be prepared needs no process to say so
             row = dataclasses.replace(_dead(work, cell, obstacle.error), status=obstacle.status)
             work.ledger.put_latency(row)
+            row_measured(row)
     _announce_turn(work)
 
     def keep(cell: Cell, row: dict[str, Any] | None, error: str | None) -> str:
@@ -227,12 +226,14 @@ def measure_cells(
         subject, variant = Subject(**cell["subject"]), Variant(**cell["variant"])
         record = with_build(with_accuracy(record, subject, variant, prepared), subject, variant, prepared)
         work.ledger.put_latency(record)
+        row_measured(record)
         shown = f"{record.p50_ms:.2f} ms" if record.p50_ms is not None else record.status
         return f"{record.model} {record.variant} {shown}"
 
     run_cells(
         measure_latency,
-        MeasureTask(settings=grid_settings(work, missing), data=work.data),
+        work.host,
+        MeasureTask(settings=grid_settings(work), data=work.data),
         missing,
         exclusive_bundle(work.info, work.device),
         work.run,

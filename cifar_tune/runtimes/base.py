@@ -105,6 +105,10 @@ class Runtime:
     """What it adds on a GPU beside them."""
     export: Callable[[Source], object] | None = None
     """Writes the artifact, for one image, into `Source.folder`, outside of the exclusive slot; None: there is none."""
+    deploy: Callable[[Source, Path], object] | None = None
+    """Writes what a candidate ships into a folder, where that is not the artifact; `deployed/` has what opens it."""
+    modules: tuple[str, ...] = ("torch",)
+    """What a candidate imports."""
 
 
 def need(module: str, extra: str) -> ModuleType:
@@ -136,6 +140,13 @@ def _nothing_to_wait_for() -> None:
 def weights_mb(model: nn.Module) -> float:
     """Parameters and buffers in memory, 10**6 bytes."""
     return sum(t.numel() * t.element_size() for t in itertools.chain(model.parameters(), model.buffers())) / 1e6
+
+
+def save_program(source: Source, folder: Path) -> None:
+    """The model as an exported program: PyTorch runs or compiles it where its code is not at hand."""
+    image = source.prepared(source.example)
+    with quiet(), torch.no_grad():
+        torch.export.save(torch.export.export(source.module(), (image,)), folder / "program.pt2")
 
 
 def file_mb(folder: Path) -> float:

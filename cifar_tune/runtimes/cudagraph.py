@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cifar_tune.config import Variant
-from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError
+from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError, save_program
 from cifar_tune.runtimes.torch import torch_runnable, torch_scope
 
 WARMUP_CALLS = 3
@@ -41,6 +41,7 @@ def load(source: Source) -> Runnable:
 
 RUNTIME = Runtime(
     load=load,
+    deploy=save_program,
     variants=(
         Variant(runtime="cudagraph", channels_last=True),
         Variant(runtime="cudagraph", precision="fp16", channels_last=True),

@@ -94,6 +94,7 @@ def _bound_call(session: Any, source: Source) -> Any:
 RUNTIME = Runtime(
     export=export,
     load=load,
+    modules=("onnxruntime",),
     variants=(Variant(runtime="onnxruntime"), Variant(runtime="onnxruntime", single_thread=True)),
     cuda_variants=(Variant(runtime="onnxruntime", precision="fp16_weights"),),
 )

@@ -56,6 +56,7 @@ def _require_cpu(source: Source) -> None:
 RUNTIME = Runtime(
     export=export,
     load=load,
+    modules=("openvino",),
     variants=(
         Variant(runtime="openvino"),
         Variant(runtime="openvino", single_thread=True),

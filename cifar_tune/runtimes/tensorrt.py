@@ -80,5 +80,6 @@ def _require(source: Source) -> Any:
 RUNTIME = Runtime(
     export=export,
     load=load,
+    modules=("tensorrt", "torch"),
     variants=(Variant(runtime="tensorrt"), Variant(runtime="tensorrt", precision="fp16_weights")),
 )

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from cifar_tune.config import Variant
-from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError, wait_for, weights_mb
+from cifar_tune.runtimes.base import (
+    Runnable,
+    Runtime,
+    Source,
+    UnsupportedError,
+    save_program,
+    wait_for,
+    weights_mb,
+)
 from cifar_tune.training import autocast
 
 
@@ -61,6 +69,7 @@ def torch_scope(variant: Variant, device: str) -> Iterator[None]:
 
 RUNTIME = Runtime(
     load=load,
+    deploy=save_program,
     variants=(
         Variant(precision="bf16", channels_last=True),
         Variant(precision="bf16", compile="default", channels_last=True),

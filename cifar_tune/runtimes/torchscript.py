@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from torch import nn
 
 from cifar_tune.config import Variant
 from cifar_tune.runtimes.base import Runnable, Runtime, Source, quiet
@@ -12,14 +15,24 @@ from cifar_tune.runtimes.torch import torch_runnable, torch_scope
 def load(source: Source) -> Runnable:
     """See `Runtime`."""
     model = source.module()
-    image = source.prepared(source.example)
-    with quiet(), torch_scope(source.variant, source.device):  # deprecated, and what runs where torch.compile does not
-        traced = torch.jit.trace(model, image, check_trace=False)
-        call = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
+    with quiet(), torch_scope(source.variant, source.device):
+        call = torch.jit.optimize_for_inference(_frozen(model, source))
     return torch_runnable(source, model, call)
+
+
+def save_script(source: Source, folder: Path) -> None:
+    """The frozen trace as a file."""
+    with quiet(), torch_scope(source.variant, source.device):
+        torch.jit.save(_frozen(source.module(), source), str(folder / "model.ts"))
+
+
+def _frozen(model: nn.Module, source: Source) -> torch.jit.ScriptModule:
+    # deprecated, and what runs where torch.compile does not
+    return torch.jit.freeze(torch.jit.trace(model, source.prepared(source.example), check_trace=False))
 
 
 RUNTIME = Runtime(
     load=load,
+    deploy=save_script,
     variants=(Variant(runtime="torchscript"), Variant(runtime="torchscript", channels_last=True)),
 )

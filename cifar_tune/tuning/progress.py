@@ -121,11 +121,12 @@ class TrialEnd:
 
 
 class TrialWatch(Callback):
-    """Tells functions, where given, of each report (Tune's trial id, metrics), each trial's end, and now and then."""
+    """Tells functions, where given, of each report (Tune's trial id, the trial's configuration, metrics), each trial's
+    end, and now and then."""
 
     def __init__(
         self,
-        on_report: Callable[[str, dict[str, Any]], None] | None,
+        on_report: Callable[[str, dict[str, Any], dict[str, Any]], None] | None,
         on_end: Callable[[TrialEnd], None],
         on_step: Callable[[], None] = lambda: None,
     ) -> None:
@@ -143,7 +144,7 @@ class TrialWatch(Callback):
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         if self._on_report is not None:
             with self._noting():
-                self._on_report(trial.trial_id, result)
+                self._on_report(trial.trial_id, trial.config, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self._end(trial, None)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.error import TuneError
 from ray.tune.search import ConcurrencyLimiter
@@ -23,9 +24,12 @@ from cifar_tune.ledger import Ledger
 from cifar_tune.records import Environment, EpochRecord, TrialRecord
 from cifar_tune.store import replace_file, sha256_file
 from cifar_tune.tuning.cluster import LATENCY_SLOT, ClusterInfo, MeasuringNode, is_there
+from cifar_tune.tuning.host import MeasureTask, ShipTask
+from cifar_tune.tuning.loggers import loggers
+from cifar_tune.tuning.metrics import epoch_ended, trial_ended
 from cifar_tune.tuning.progress import StageView, StudyView, TrialEnd, TrialWatch
 from cifar_tune.tuning.searcher import first_points, make_scheduler, make_searcher
-from cifar_tune.tuning.trainables import TRAINABLES, MeasureTask, Training, TrainTask
+from cifar_tune.tuning.trainables import TRAINABLES, Training, TrainTask
 from cifar_tune.tuning.unfinished import BEST, LAST, METRIC, BegunTraining, begun_trainings
 
 NODE_SECONDS = 5.0
@@ -114,6 +118,7 @@ def search(
         watch=TrialKeeper(task, run, dataset, ledger, stage_view).watch(),
         verbose=study.verbose,
         retries=RETRIES,
+        log=study.log,
     )
     stage_view.end()
     forget_ended(run, ledger)
@@ -150,6 +155,7 @@ def retrain(
             watch=TrialKeeper(task, run, dataset, ledger, stage_view).watch(),
             verbose=task.study.verbose,
             retries=RETRIES,
+            log=task.study.log,
         )
         stage_view.end()
         forget_ended(run, ledger)
@@ -194,7 +200,7 @@ class TrialKeeper:
         """As what Tune calls."""
         return TrialWatch(self._report, self._end)
 
-    def _report(self, tune_id: str, metrics: dict[str, Any]) -> None:
+    def _report(self, tune_id: str, trial_config: dict[str, Any], metrics: dict[str, Any]) -> None:
         """Show an epoch of a trial."""
         before = self._epochs.get(tune_id, 0)
         # a worker that died before its checkpoint was kept reports that epoch again
@@ -203,6 +209,9 @@ class TrialKeeper:
         self._view.advance(self._epochs[tune_id] - before, best=f"best val {self._best:.1%}")
         if metrics["note"]:
             self._view.say_once(metrics["note"])
+        config = self._task.training(trial_config)
+        for row in metrics["rows"][-1:]:
+            epoch_ended(self._run.name, self._task.stage, config.model, self._task.trial_id(config), row)
 
     def _end(self, trial: TrialEnd) -> None:
         """Make a trial that has ended durable; what it left to go on from goes only then."""
@@ -214,6 +223,7 @@ class TrialKeeper:
         if record.status == "failed":
             self._keep_traceback(trial_id, trial)
         self._ledger.put_trial(record, epochs)
+        trial_ended(record)
         if trial.checkpoint is not None:
             shutil.rmtree(trial.checkpoint, ignore_errors=True)
         self._weights_of.append(record)
@@ -290,7 +300,8 @@ def weights_folder(run: Path, trial_id: str) -> Path:
 
 def run_cells(
     trainable: Callable[..., None],
-    task: MeasureTask,
+    host: Any,
+    task: MeasureTask | ShipTask,
     cells: Sequence[dict[str, Any]],
     bundle: dict[str, float],
     run: Path,
@@ -304,6 +315,7 @@ def run_cells(
     """Run one trial a cell of a grid.
 
     Args:
+        host: what the trials ask.
         keep: called with the cell, its record as a row (None: the worker died) and the error, as each trial ends;
             returns what to show beside the progress bar.
         node: where they run.
@@ -319,7 +331,8 @@ def run_cells(
         stage_view.advance(best=shown)
 
     fit(
-        tune.with_parameters(trainable, task=task),
+        # in a list the reference stays one: the trials need not know what they hand on
+        tune.with_parameters(trainable, host=host, task=[ray.put(task)]),
         run,
         name=name.replace(" ", "-"),
         bundle=bundle,
@@ -369,11 +382,13 @@ def fit(
     verbose: bool,
     param_space: dict[str, Any] | None = None,
     retries: int = 0,
+    log: Sequence[str] = (),
 ) -> None:
     """Run one Tune experiment in `<run>/ray/<name>` to its end.
 
     Args:
         retries: how often a trial whose worker dies goes on from its last checkpoint.
+        log: names of LOGGERS.
     """
     storage = run.absolute() / "ray"
     tuner = tune.Tuner(
@@ -385,7 +400,7 @@ def fit(
             storage_path=str(storage),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
             failure_config=tune.FailureConfig(max_failures=retries),
-            callbacks=[watch],
+            callbacks=[watch, *loggers(log, run)],
             verbose=2 if verbose else 0,
         ),
     )

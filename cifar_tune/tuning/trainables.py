@@ -1,4 +1,4 @@
-"""What a Tune worker runs. Functions of the package, so that workers import them by name.
+"""What a Tune worker that trains runs. Functions of the package, so that workers import them by name.
 
 A trial's failure is a value that it reports, so that searcher, scheduler and ledger hear of it in the same way.
 The dashboard shows a function's name as the actor's: each is named for its stage.
@@ -11,7 +11,6 @@ import hashlib
 import json
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,16 +19,10 @@ from typing import Any
 import ray
 from ray import tune
 
-from cifar_tune.config import DISTILL_ARM, Arm, StudyConfig, TrainConfig, Variant
+from cifar_tune.config import DISTILL_ARM, Arm, StudyConfig, TrainConfig
 from cifar_tune.data import ImageData
-from cifar_tune.device import exclusive_device
-from cifar_tune.measurement import BATCH1_IMAGES, latency_skeleton, measured
 from cifar_tune.models import load_weights, save_weights
-from cifar_tune.preparation import compiled, evaluation, exported
-from cifar_tune.processes import in_fresh_process, prepare_fresh_processes
-from cifar_tune.records import BuildRecord, EvaluationRecord, Stage
-from cifar_tune.store import to_row
-from cifar_tune.subjects import GridSettings, Subject, failed_status, failure
+from cifar_tune.records import Stage
 from cifar_tune.teacher import CachedTeacher, TeacherRef
 from cifar_tune.training import Stepper, load_state, save_state, train
 from cifar_tune.tuning.unfinished import BEST, LAST, STATE, BegunTraining, Progress
@@ -115,6 +108,8 @@ def _train_trial(sample: dict[str, Any], task: TrainTask) -> None:
                 save_weights(epoch.model, folder / LAST, data.fingerprint)
                 save_state(epoch, folder / STATE)
                 progress.save(folder)
+                # in this worker's log, which the dashboard shows
+                print(f"{trial_id}: epoch {epoch.number}, validation accuracy {epoch.val_accuracy:.4f}", flush=True)
                 tune.report(progress.metrics(), checkpoint=tune.Checkpoint.from_directory(temporary))
         except Exception as error:  # noqa: BLE001 - whatever ends a trial becomes its row
             tune.report(progress.metrics(error))
@@ -162,75 +157,3 @@ TRAINABLES: dict[Stage, Callable[[dict[str, Any], TrainTask], None]] = {
     "distill": train_distill,
     "final": train_final,
 }
-
-
-# --- the variant grid -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MeasureTask:
-    """What the evaluations, builds and measurements of one grid have in common."""
-
-    settings: GridSettings
-    data: ray.ObjectRef
-
-
-def prepare_variant(config: dict[str, Any], task: MeasureTask) -> None:
-    """What needs no device of its own: compile or export a variant, and read the whole test set with it.
-
-    The cell says what is due: `build`, `evaluate`, or both, in this order.
-    """
-    cell, settings = config["cell"], task.settings
-    prepare_fresh_processes(compiles=settings.compiles)
-    subject, variant = Subject(**cell["subject"]), Variant(**cell["variant"])
-    records: dict[str, Any] = {}
-    if cell["build"]:
-        function = compiled if variant.runtime == "torch" else exported
-        try:
-            build = in_fresh_process(function, subject, variant, settings)
-        except Exception as error:  # noqa: BLE001 - whatever ends a build becomes its row
-            build = BuildRecord(
-                model=subject.model,
-                trial_id=None if variant.runtime == "torch" else subject.trial_id,
-                variant=variant.name,
-                status=failed_status(error),
-                error=failure(error),
-            )
-        records["build"] = to_row(build)
-    if cell["evaluate"] and records.get("build", {"status": "ok"})["status"] == "ok":
-        data: ImageData = ray.get(task.data)
-        test = dataclasses.replace(data, train_images=data.train_images[:0])
-        try:
-            evaluated = (
-                evaluation(subject, variant, data, settings)
-                if variant.runtime == "torch"
-                else in_fresh_process(evaluation, subject, variant, test, settings)
-            )
-        except Exception as error:  # noqa: BLE001 - whatever ends an evaluation becomes its row
-            evaluated = EvaluationRecord(
-                trial_id=subject.trial_id, variant=variant.name, status=failed_status(error), error=failure(error)
-            )
-        records["evaluation"] = to_row(evaluated)
-    tune.report({"record": records})
-
-
-def measure_latency(config: dict[str, Any], task: MeasureTask) -> None:
-    """Measure one variant at batch 1, alone on the node: the trial holds all its CPUs or its GPU, and the slot.
-
-    Beyond Ray's resources it holds the machine's lock of the device, so that two studies take turns.
-    """
-    cell, settings = config["cell"], task.settings
-    prepare_fresh_processes(compiles=settings.compiles)
-    in_fresh_process(int)  # the first starts their server, which takes seconds: they are no part of a row
-    subject, variant = Subject(**cell["subject"]), Variant(**cell["variant"])
-    skeleton = latency_skeleton(settings, subject, variant, cell["stage"], cell["repeat"])
-    data: ImageData = ray.get(task.data)
-    first = dataclasses.replace(data, train_images=data.train_images[:0], test_images=data.test_images[:BATCH1_IMAGES])
-    try:
-        with exclusive_device(settings.device, wait=not settings.latency.strict, purpose=f"(run {settings.run})"):
-            started = time.perf_counter()
-            record = measured(skeleton, subject, variant, settings, first, cell["fallback"])
-            record = dataclasses.replace(record, measure_seconds=time.perf_counter() - started)
-    except Exception as error:  # noqa: BLE001 - whatever ends a measurement becomes its row
-        record = dataclasses.replace(skeleton, status=failed_status(error), error=failure(error))
-    tune.report({"record": to_row(record)})

@@ -94,6 +94,8 @@ class Progress:
             "epochs": self._epochs,
             METRIC: self._best,
             "rows": list(self._rows),
+            # the last of them once more, for loggers that take plain figures
+            **{name: value for row in self._rows[-1:] for name, value in row.items() if name != "epoch"},
             "started_at": self._began,
             "train_seconds": self._seconds,
             "parameters": self._parameters,
