@@ -1,6 +1,6 @@
-"""Report on a finished run.
+"""Report on finished runs.
 
-Commands: `python -m analysis report RUN`, `python -m analysis front RUN`.
+Commands: `python -m analysis report RUN`, `python -m analysis front RUN`, `python -m analysis compare RUN_A RUN_B`.
 """
 
 # pandas' own annotations leave these unknown:
@@ -12,18 +12,22 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from analysis.compare import LATENCY_THRESHOLD, compare, regressions
 from analysis.frames import STORAGE, load_run, select
 from analysis.report import REPORT_FILES, analyse, write_report
+from analysis.tables import OBJECTIVES, wide_front
 from cifar_tune.bucket import Bucket, is_uri
 
 _FRONT_COLUMNS = ["model", "arm", "variant", "test_accuracy", "p50_ms", "front_probability", "feasible", "candidate"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code, 2 where the run cannot be read."""
+    """Run the command line; returns the exit code: 1 for a regression that `compare` finds, 2 for an unreadable run."""
     options = _parser().parse_args(arguments)
     try:
-        print(_report(options.run) if options.command == "report" else _front(options.run))
+        if options.command == "compare":
+            return _compare(options)
+        print(_report(options.run) if options.command == "report" else _front(options.run, options.beside))
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -36,7 +40,26 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (("report", "write the report again, print its path"), ("front", "print the Pareto front")):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("run", metavar="RUN", help=f"path or s3:// URI of a run, or the name of one in {STORAGE}")
+        if name == "front":
+            text = f"what counts beside latency and accuracy: {', '.join(OBJECTIVES)}"
+            command.add_argument("--beside", nargs="+", default=[], metavar="OBJECTIVE", help=text)
+    text = "what differs between two runs; exit code 1 on a regression"
+    command = commands.add_parser("compare", help=text, description=text)
+    for name in ("first", "second"):
+        command.add_argument(name, metavar="RUN", help="path, s3:// URI or name of a run")
+    command.add_argument(
+        "--threshold", type=float, default=LATENCY_THRESHOLD, help="share by which a row must be slower to count"
+    )
+    command.add_argument(
+        "--absolute", action="store_true", help="count a slower FP32 eager, too: the machine was the same, and alone"
+    )
     return parser
+
+
+def _compare(options: argparse.Namespace) -> int:
+    runs = load_run(options.first), load_run(options.second)
+    print(compare(*runs, options.threshold, absolute=options.absolute))
+    return 1 if regressions(*runs, options.threshold, absolute=options.absolute) else 0
 
 
 def _report(run: str) -> str:
@@ -51,13 +74,16 @@ def _report(run: str) -> str:
     return f"{report.text}\n{run.rstrip('/')}/{report.path.name}"
 
 
-def _front(run: str) -> str:
+def _front(run: str, beside: Sequence[str]) -> str:
     findings = analyse(load_run(run))
-    front = select(findings.front, findings.front["on_front"] | findings.front["candidate"])
-    if front.empty:
+    if findings.front.empty:
         return findings.choice.text
+    everything = findings.front.assign(
+        **{name: OBJECTIVES[name](findings.front) for name in beside if name in OBJECTIVES}
+    )
+    front = select(everything, wide_front(everything, beside) | everything["candidate"])
     shown = front.assign(candidate=["*" if chosen else "" for chosen in front["candidate"]])
-    return shown.to_string(columns=_FRONT_COLUMNS, index=False, float_format=lambda value: f"{value:.4f}")
+    return shown.to_string(columns=[*_FRONT_COLUMNS, *beside], index=False, float_format=lambda value: f"{value:.4f}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ import pandas as pd
 
 from analysis import justify
 from analysis.frames import Row, rows, select, variant_of
-from analysis.paired import PairedDifference, paired_difference
+from analysis.paired import PairedDifference, lower_bound, paired_difference, unpack_correct
+from analysis.uncertain import Draws, paired_correct, paired_ms, reference_levels
 from cifar_tune.config import REFERENCE, Variant, grid_variants
 
 Verdict = Literal["keep", "drop", "refine"]
@@ -26,7 +27,7 @@ MAX_DROP_POINTS = 0.5
 MIN_LAYOUT_GAIN = 0.05
 """channels_last is kept only where its gain is above this share of the latency (R13)."""
 TIE = 0.01
-"""Candidates whose p50 is within this share of the lowest count as equally fast."""
+"""Candidates whose latency is within this share of the lowest count as equally fast."""
 EXPECTED: dict[str, tuple[float, float]] = {
     "fp16": (0.20, 0.50),
     "compile": (0.10, 0.30),
@@ -35,6 +36,7 @@ EXPECTED: dict[str, tuple[float, float]] = {
 """Latency reductions that the authors of the study expected, as fractions."""
 
 _MEASURED = ("ok", "fallback")
+_NOT_CERTAIN = "it reaches the constraint on this test set, but the lower 95 % bound of its accuracy is "
 _GRID = frozenset(grid_variants())
 _VARIANT_FIELDS = tuple(f.name for f in dataclasses.fields(Variant))
 _ROUNDING = 1e-9
@@ -78,14 +80,23 @@ def check_one_device(latency: pd.DataFrame) -> None:
         raise ValueError(f"rows of unlike devices share no front: {', '.join(devices)}")
 
 
-def competing(latency: pd.DataFrame) -> pd.DataFrame:
+def competing(latency: pd.DataFrame, images: int) -> pd.DataFrame:
     """The grid rows that have both an accuracy and a latency, with the index they had.
 
-    A fallback does not compete under the name of the variant that failed.
+    With what they are compared by: `paired_ms` and `paired_accuracy`, see `analysis.uncertain`. A fallback does not
+    compete under the name of the variant that failed.
     """
     check_one_device(latency)
     measured = (latency["status"] == "ok") & latency["p50_ms"].notna() & latency["test_accuracy"].notna()
-    return select(latency, measured & (latency["stage"] == "grid"))
+    rivals = select(latency, measured & (latency["stage"] == "grid"))
+    grid = grid_rows(latency)
+    levels = reference_levels(grid)
+    return rivals.assign(
+        paired_ms=[paired_ms(row, levels) for row in rows(rivals)],
+        paired_accuracy=[
+            float(unpack_correct(paired_correct(row, grid, images), images).mean()) for row in rows(rivals)
+        ],
+    )
 
 
 def grid_rows(latency: pd.DataFrame) -> list[Row]:
@@ -236,8 +247,8 @@ def rejections(
     """Why competing rows cannot be the candidate: index of the row -> reason. Rows that can are left out."""
     grid = grid_rows(latency)
     reasons: dict[int, str | None] = {}
-    for row in rows(competing(latency)):
-        reasons[row["index"]] = _rejection(grid, row, min_accuracy, images)
+    for row in rows(competing(latency, images)):
+        reasons[row["index"]] = _rejection(grid, row, min_accuracy, images) or _doubt(row, min_accuracy, images)
         if budget_ms is not None and row["p50_ms"] > budget_ms:
             reasons[row["index"]] = f"p50 {row['p50_ms']:.3f} ms is above the budget of {budget_ms:g} ms"
     return {index: reason for index, reason in reasons.items() if reason}
@@ -264,19 +275,37 @@ def _rejection(grid: list[Row], row: Row, min_accuracy: float, images: int) -> s
     return None
 
 
-def choose(latency: pd.DataFrame, min_accuracy: float, images: int, budget_ms: float | None = None) -> Choice:
-    """The candidate: the lowest p50 among competing rows that hold the constraint, R10, R13 and the latency budget.
+def _doubt(row: Row, min_accuracy: float, images: int) -> str | None:
+    """Why a row that reaches the constraint on this test set may not hold it elsewhere."""
+    bound = lower_bound(row["test_accuracy"], images)
+    return None if bound >= min_accuracy else f"{_NOT_CERTAIN}{justify.percent(bound)}"
 
-    Of rows within 1 % of the lowest p50 the more accurate is taken, then the faster.
+
+def choose(
+    latency: pd.DataFrame, min_accuracy: float, images: int, draws: Draws, budget_ms: float | None = None
+) -> Choice:
+    """The candidate: the lowest latency among competing rows that hold the constraint, R10, R13 and the budget.
+
+    What counts is the lower 95 % bound of the accuracy. Where no row's bound holds the constraint, rows that reach it
+    on this test set are taken, and the text says that it is not certain. Latencies are free of drift (`paired_ms`);
+    of rows within 1 % of the lowest the more accurate is taken, then the faster.
+
+    Args:
+        draws: of the competing rows, in their order: they tell which rows cannot be told from the candidate.
     """
-    rivals = rows(competing(latency))
+    rivals = rows(competing(latency, images))
     rejected = rejections(latency, min_accuracy, images, budget_ms)
     eligible = [row for row in rivals if row["index"] not in rejected]
+    if not eligible:  # what is only in doubt is better than nothing
+        rejected = {index: reason for index, reason in rejected.items() if not reason.startswith(_NOT_CERTAIN)}
+        eligible = [row for row in rivals if row["index"] not in rejected]
     if not eligible:
         measured = [row for row in grid_rows(latency) if is_measured(row)]
         return Choice(index=None, text=justify.none_chosen(rivals, measured, rejected, min_accuracy, images))
-    lowest = min(row["p50_ms"] for row in eligible)
-    tied = [row for row in eligible if row["p50_ms"] <= lowest * (1 + TIE)]
-    best = max(tied, key=lambda row: (row["test_accuracy"], -row["p50_ms"]))
+    lowest = min(row["paired_ms"] for row in eligible)
+    fastest = [row for row in eligible if row["paired_ms"] <= lowest * (1 + TIE)]
+    best = max(fastest, key=lambda row: (row["paired_accuracy"], -row["paired_ms"]))
+    place = {row["index"]: n for n, row in enumerate(rivals)}
+    tied = [r for r in eligible if r is not best and draws.indistinguishable(place[r["index"]], place[best["index"]])]
     text = justify.chosen(best, tied, rivals=rivals, rejected=rejected, min_accuracy=min_accuracy, images=images)
     return Choice(index=best["index"], text=text)

@@ -18,7 +18,7 @@ import pandas as pd
 
 from cifar_tune.bucket import fetched, is_uri
 from cifar_tune.config import Variant
-from cifar_tune.store import verify_checksum
+from cifar_tune.store import STUDY_FORMAT, verify_checksum
 
 Row = dict[str, Any]
 """One row of a frame; a missing value is None, whatever the column's type."""
@@ -43,6 +43,8 @@ class Run:
     """A row per measured model and variant."""
     importance: pd.DataFrame
     """A row per search and parameter; empty where there was no search."""
+    card: dict[str, Any] | None
+    """Content of `candidate/candidate.json`; None where no candidate has been written, or checked, yet."""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -101,6 +103,7 @@ def load_run(run: str | Path, storage: str | Path = STORAGE) -> Run:
         epochs=_read_table(path / "epochs.parquet", may_be_empty=True),
         latency=_read_table(path / "latency.parquet"),
         importance=_read_importance(path / "importance.parquet"),
+        card=_read_card(path / "candidate" / "candidate.json"),
     )
 
 
@@ -124,13 +127,26 @@ def find_run(run: str | Path, storage: str | Path = STORAGE) -> Path:
 def _read_study(path: Path) -> dict[str, Any]:
     verify_checksum(path)
     try:
-        study = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+        study: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: object = study.get("format")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is not what a run writes: {error}") from error
+    if isinstance(found, int) and found > STUDY_FORMAT:
+        raise ValueError(f"{path} has format {found}, and this version reads {STUDY_FORMAT}: update cifar_tune")
+    if found != STUDY_FORMAT:
+        raise ValueError(f"{path} has format {found!r}; this version reads {STUDY_FORMAT}")
     missing = [key for key in _STUDY_KEYS if key not in study]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}")
     return study
+
+
+def _read_card(path: Path) -> dict[str, Any] | None:
+    try:
+        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return card if isinstance(card.get("verification"), dict) else None
+    except (ValueError, AttributeError, OSError):
+        return None
 
 
 def _read_importance(path: Path) -> pd.DataFrame:

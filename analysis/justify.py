@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from analysis.frames import Row, label, variant_of
-from analysis.paired import Z95_ONE_SIDED, standard_error
+from analysis.paired import lower_bound, standard_error
 from cifar_tune.config import REFERENCE, TEACHER_ARM
 
 _SHOWN_REJECTIONS = 5
@@ -12,12 +12,12 @@ _SHOWN_REJECTIONS = 5
 def chosen(
     best: Row, tied: list[Row], *, rivals: list[Row], rejected: dict[int, str], min_accuracy: float, images: int
 ) -> str:
-    """Why `best` is the candidate among `rivals`; `tied` are those as fast as it."""
+    """Why `best` is the candidate among `rivals`; `tied` are other candidates that cannot be told from it."""
     sentences = [
         _what(best, images),
         _certainty(best, min_accuracy, images),
         _speed(best, rivals),
-        _tie_text(best, tied),
+        _tie_text(tied),
         _rejected_text(best, rivals, rejected),
     ]
     return " ".join(sentence for sentence in sentences if sentence)
@@ -68,7 +68,7 @@ def _what(row: Row, images: int) -> str:
 
 
 def _certainty(row: Row, min_accuracy: float, images: int) -> str:
-    bound = row["test_accuracy"] - Z95_ONE_SIDED * standard_error(row["test_accuracy"], images)
+    bound = lower_bound(row["test_accuracy"], images)
     lower = f"lower 95 % bound of its accuracy is {percent(bound)}"
     if bound >= min_accuracy:
         return f"It holds the constraint of {percent(min_accuracy)}: the {lower}."
@@ -80,7 +80,7 @@ def _speed(best: Row, rivals: list[Row]) -> str:
     reference = [row for row in rivals if row["arm"] == TEACHER_ARM and variant_of(row) == REFERENCE]
     if reference and reference[0]["index"] != best["index"]:
         teacher = reference[0]
-        ratio = teacher["p50_ms"] / best["p50_ms"]
+        ratio = teacher["paired_ms"] / best["paired_ms"]
         which = f"{teacher['model']}, {teacher['p50_ms']:.3f} ms"
         parts.append(f"{ratio:.2f} times the speed of the FP32 teacher ({which})")
     if best["speedup"] and variant_of(best) != REFERENCE:
@@ -88,15 +88,13 @@ def _speed(best: Row, rivals: list[Row]) -> str:
     return f"It runs at {' and '.join(parts)}." if parts else ""
 
 
-def _tie_text(best: Row, tied: list[Row]) -> str:
-    others = [f"{label(row)} ({row['p50_ms']:.3f} ms)" for row in tied if row is not best]
-    if not others:
-        return ""
-    return f"As fast but for 1 %, and not more accurate: {'; '.join(others)}."
+def _tie_text(tied: list[Row]) -> str:
+    others = [f"{label(row)} ({row['p50_ms']:.3f} ms)" for row in tied]
+    return f"Neither latency nor accuracy tells it from {'; '.join(others)}." if others else ""
 
 
 def _rejected_text(best: Row, rivals: list[Row], rejected: dict[int, str]) -> str:
-    faster = sorted((r for r in rivals if r["p50_ms"] < best["p50_ms"]), key=lambda row: row["p50_ms"])
+    faster = sorted((r for r in rivals if r["paired_ms"] < best["paired_ms"]), key=lambda row: row["paired_ms"])
     named = [f"{label(r)} ({r['p50_ms']:.3f} ms): {rejected[r['index']]}" for r in faster if r["index"] in rejected]
     if not named:
         return "No variant that was rejected is faster."

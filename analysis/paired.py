@@ -54,3 +54,20 @@ def paired_difference(first: bytes, second: bytes, images: int) -> PairedDiffere
 def standard_error(accuracy: float, images: int) -> float:
     """Binomial standard error of an accuracy (0 to 1) over so many images, as a fraction."""
     return math.sqrt(accuracy * (1 - accuracy) / images)
+
+
+def lower_bound(accuracy: float, images: int) -> float:
+    """One-sided 95 % lower bound (Wilson's) of an accuracy (0 to 1) over so many images."""
+    return _wilson(accuracy, images, Z95_ONE_SIDED)[0]
+
+
+def interval(accuracy: float, images: int) -> tuple[float, float]:
+    """Two-sided 95 % interval (Wilson's) of an accuracy (0 to 1) over so many images."""
+    return _wilson(accuracy, images, Z95)
+
+
+def _wilson(accuracy: float, images: int, z: float) -> tuple[float, float]:
+    square = z**2
+    centre = accuracy + square / (2 * images)
+    half = z * math.sqrt(accuracy * (1 - accuracy) / images + square / (4 * images**2))
+    return (centre - half) / (1 + square / images), (centre + half) / (1 + square / images)

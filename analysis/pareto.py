@@ -1,4 +1,4 @@
-"""Pareto fronts: NumPy arrays -> masks, areas and probabilities. All objectives are minimised here.
+"""Pareto fronts: NumPy arrays -> masks, areas and their bootstrap. All objectives are minimised here.
 
 A caller that maximises negates once, before it calls.
 """
@@ -15,7 +15,7 @@ Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
 
 _MEDIANS = 200
-"""Bootstrap medians of a row's latency; the draws of the front pick among them."""
+"""Bootstrap medians of one quantity, among which the draws pick."""
 
 
 def _checked(points: Any, columns: int | None = None) -> Floats:
@@ -35,23 +35,28 @@ def pareto_mask(points: Any) -> Bools:
     array = _checked(points)
     if not len(array):
         return np.zeros(0, dtype=np.bool_)
-    unique, inverse = np.unique(array, axis=0, return_inverse=True)
-    front = _sorted_front_2d(unique) if array.shape[1] == 2 else _sorted_front(unique)
-    return front[inverse.reshape(-1)]
+    return _front_2d(array[:, 0], array[:, 1]) if array.shape[1] == 2 else _front(array)
 
 
-def _sorted_front_2d(unique: Floats) -> Bools:
-    """Front of distinct points in lexicographic order: the second objective must beat all points before."""
-    best_before = np.minimum.accumulate(unique[:, 1])[:-1]
-    return np.concatenate([[True], unique[1:, 1] < best_before])
+def _front_2d(first: Floats, second: Floats) -> Bools:
+    """One pass over the points in order: of equal firsts the least second, if it beats all that came before."""
+    order = np.lexsort((second, first))
+    x, y = first[order], second[order]
+    begins = np.concatenate([[0], np.flatnonzero(np.diff(x)) + 1])
+    group = np.repeat(np.arange(len(begins)), np.diff(begins, append=len(x)))
+    best_before = np.concatenate([[np.inf], np.minimum.accumulate(y[begins])[:-1]])
+    mask = np.empty(len(x), dtype=np.bool_)
+    mask[order] = (y == y[begins][group]) & (y < best_before[group])
+    return mask
 
 
-def _sorted_front(unique: Floats) -> Bools:
+def _front(array: Floats) -> Bools:
     """The same in any dimension: a dominating point sorts first, so only the front so far is compared with."""
+    unique, inverse = np.unique(array, axis=0, return_inverse=True)
     mask = np.zeros(len(unique), dtype=np.bool_)
     for i, point in enumerate(unique):
         mask[i] = not (unique[:i][mask[:i]] <= point).all(axis=1).any()
-    return mask
+    return mask[inverse.reshape(-1)]
 
 
 def hypervolume_2d(points: Any, reference: tuple[float, float]) -> float:
@@ -67,38 +72,33 @@ def hypervolume_2d(points: Any, reference: tuple[float, float]) -> float:
     return float(((corner[0] - front[:, 0]) * heights).sum())
 
 
-def front_probability(
-    correct: Bools, samples: Sequence[Sequence[Any]], rng: np.random.Generator, draws: int = 500
-) -> Floats:
-    """Bootstrap probability (rows,) that each row is on the front of accuracy (high) and median latency (low).
+def on_front(draws: Floats) -> Floats:
+    """Share of the draws in which each point is on the front: (draws, points, objectives), minimised -> (points,)."""
+    return np.mean([pareto_mask(points) for points in draws], axis=0)
 
-    Args:
-        correct: (rows, images), whether the row classifies the image right. A draw resamples the images once for
-            all rows, so what the rows have in common cancels.
-        samples: for each row, its latency samples as a sequence per repeat. A draw resamples repeats, then the
-            samples within them, so that the run-to-run spread counts.
-        rng: source of the draws.
-        draws: how many fronts are drawn.
 
+def hypervolumes(draws: Floats, reference: tuple[float, float]) -> Floats:
+    """`hypervolume_2d` of each draw (draws, points, 2): (draws,)."""
+    return np.array([hypervolume_2d(points, reference) for points in draws])
+
+
+def resampled_accuracy(correct: Bools, rng: np.random.Generator, draws: int) -> Floats:
+    """Bootstrap accuracies (draws, rows) of rows that classify the same images: bool (rows, images), right or not.
+
+    A draw resamples the images once for all rows, so what the rows have in common cancels.
     """
-    if correct.ndim != 2 or len(correct) != len(samples):
-        raise ValueError(f"correct has shape {correct.shape}; allowed is ({len(samples)}, images)")
-    accuracy = _resampled_accuracy(correct, rng, draws)
-    medians = np.stack([_resampled_medians(repeats, rng, draws) for repeats in samples], axis=1)
-    on_front = [pareto_mask(np.stack([m, -a], axis=1)) for m, a in zip(medians, accuracy, strict=True)]
-    return np.mean(on_front, axis=0)
-
-
-def _resampled_accuracy(correct: Bools, rng: np.random.Generator, draws: int) -> Floats:
-    """Accuracies (draws, rows) under multinomial image weights, which all rows of a draw share."""
     images = correct.shape[1]
     drawn: NDArray[np.int64] = rng.integers(0, images, (draws, images))
     weights = np.stack([np.bincount(row, minlength=images) for row in drawn])
     return weights.astype(np.float32) @ correct.T.astype(np.float32) / np.float32(images)
 
 
-def _resampled_medians(repeats: Sequence[Any], rng: np.random.Generator, draws: int) -> Floats:
-    """Medians (draws,) of one row's samples, picked among _MEDIANS bootstrap medians: medians are the dear part."""
+def resampled_medians(repeats: Sequence[Any], rng: np.random.Generator, draws: int) -> Floats:
+    """Bootstrap medians (draws,) of samples, a sequence per repeat.
+
+    A draw resamples the repeats, then the samples within them, so that what differs from repeat to repeat counts. It is
+    picked among _MEDIANS medians: these are the dear part.
+    """
     flat = np.concatenate([np.asarray(r, dtype=np.float64) for r in repeats])
     lengths = np.array([len(r) for r in repeats])
     starts = np.cumsum(lengths) - lengths

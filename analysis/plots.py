@@ -16,7 +16,7 @@ from matplotlib.ticker import FormatStrFormatter, Locator, LogLocator, MaxNLocat
 
 from analysis.frames import Row, rows
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, which colour-blind readers tell apart."""
 _MARKERS = ("o", "^", "s", "D", "v", "P", "X", "<")
 _FADED = 0.35
@@ -24,8 +24,8 @@ _HEADROOM = 0.22
 """Share of the height that is kept free above the points, for the candidate's label."""
 
 
-def plot_front(front: pd.DataFrame, min_accuracy: float, title: str, path: str | Path) -> None:
-    """Write a PNG of the competing rows (`tables.front_table`): accuracy in % over p50 in ms.
+def plot_front(front: pd.DataFrame, min_accuracy: float, title: str, path: str | Path, kind: str = "png") -> None:
+    """Write a picture (`kind`: png or svg) of the competing rows (`tables.front_table`): accuracy in % over latency.
 
     Colour is the model and arm, the marker the precision and compilation, a hollow marker channels_last; rows
     below the constraint are faded, the candidate wears a star. ValueError where there are no rows.
@@ -36,7 +36,7 @@ def plot_front(front: pd.DataFrame, min_accuracy: float, title: str, path: str |
     figure = Figure(figsize=(10, 5.6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    colours = _assign(sorted({_model(p) for p in points}), _COLOURS)
+    colours = _assign(sorted({_model(p) for p in points}), COLOURS)
     markers = _assign(sorted({_kind(p) for p in points}, key=lambda kind: ("FP32" not in kind, kind)), _MARKERS)
     _draw_front(axes, points, 100 * min_accuracy)
     for point in points:
@@ -46,7 +46,7 @@ def plot_front(front: pd.DataFrame, min_accuracy: float, title: str, path: str |
             _mark_candidate(axes, point)
     _label_axes(axes, points, title)
     _add_legends(figure, colours, markers)
-    figure.savefig(path, format="png")
+    figure.savefig(path, format=kind)
 
 
 def _model(point: Row) -> str:
@@ -65,22 +65,24 @@ def _assign(names: list[str], looks: tuple[str, ...]) -> dict[str, str]:
 
 
 def _draw_front(axes: Any, points: list[Row], min_percent: float) -> None:
-    on_front = sorted((p["p50_ms"], 100 * p["test_accuracy"]) for p in points if p["on_front"])
+    on_front = sorted((p["paired_ms"], 100 * p["test_accuracy"]) for p in points if p["on_front"])
     x, y = zip(*on_front, strict=True)
     # A step, not a line between points: nothing was measured that would reach the accuracies in between.
-    axes.step([*x, 1.15 * max(p["p50_ms"] for p in points)], [*y, y[-1]], where="post", color="0.45", lw=1.4, zorder=1)
+    axes.step(
+        [*x, 1.15 * max(p["paired_ms"] for p in points)], [*y, y[-1]], where="post", color="0.45", lw=1.4, zorder=1
+    )
     axes.axhline(min_percent, color="0.2", lw=1, ls="--", zorder=1)
 
 
 def _draw_point(axes: Any, point: Row, colour: str, marker: str) -> None:
     face = "white" if point["channels_last"] else colour
     alpha = 1.0 if point["feasible"] else _FADED
-    x, y = point["p50_ms"], 100 * point["test_accuracy"]
+    x, y = point["paired_ms"], 100 * point["test_accuracy"]
     axes.plot(x, y, marker, ms=7.5, mfc=face, mec=colour, mew=1.5, alpha=alpha, zorder=3)
 
 
 def _mark_candidate(axes: Any, point: Row) -> None:
-    x, y = point["p50_ms"], 100 * point["test_accuracy"]
+    x, y = point["paired_ms"], 100 * point["test_accuracy"]
     axes.plot(x, y, "*", ms=21, mfc="#FFD500", mec="black", mew=1, zorder=2.5)
     axes.annotate(
         f"candidate: {point['model']} ({point['arm']}), {point['variant']}\n{y:.2f} %, {x:.3g} ms",
@@ -96,7 +98,7 @@ def _mark_candidate(axes: Any, point: Row) -> None:
 
 
 def _label_axes(axes: Any, points: list[Row], title: str) -> None:
-    latencies = [p["p50_ms"] for p in points]
+    latencies = [p["paired_ms"] for p in points]
     axes.set_xscale("log")
     axes.set_xlim(min(latencies) / 1.15, max(latencies) * 1.15)
     axes.xaxis.set_major_locator(_tick_locator(max(latencies) / min(latencies)))
@@ -106,7 +108,7 @@ def _label_axes(axes: Any, points: list[Row], title: str) -> None:
     axes.set_ylim(bottom, top + _HEADROOM * (top - bottom))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}" if value <= 100 else "")  # headroom is no accuracy
     axes.set_axisbelow(True)
-    axes.set_xlabel("p50 latency at batch 1 (ms, log scale)")
+    axes.set_xlabel("median latency at batch 1 (ms, log scale)")
     axes.set_ylabel("test accuracy (%)")
     axes.set_title(title, loc="left", fontsize=11)
     axes.grid(which="major", color="0.9")

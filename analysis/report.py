@@ -1,4 +1,4 @@
-"""The report of a run: everything is computed once, then written as Parquet, CSV, PNG and Markdown.
+"""The report of a run: everything is computed once, then written as Parquet, CSV, pictures, Markdown and HTML.
 Command: `python -m analysis report RUN`.
 """
 
@@ -7,17 +7,31 @@ Command: `python -m analysis report RUN`.
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from analysis import sections
-from analysis.decide import Choice, Decision, choose, decide_steps
+from analysis import figures, sections
+from analysis.decide import Choice, Decision, choose, competing, decide_steps, grid_rows
 from analysis.effects import Effect, factor_effects
-from analysis.frames import Run, load_run
+from analysis.frames import Run, label, load_run, rows, variant_of
+from analysis.page import Fact, Headline, page
 from analysis.plots import plot_front
-from analysis.tables import DistillationGain, comparison_table, confirm_table, distillation_gains, front_table
+from analysis.tables import (
+    DistillationGain,
+    Volume,
+    comparison_table,
+    confirm_table,
+    distillation_gains,
+    front_table,
+    volume,
+)
+from analysis.uncertain import draw
 from cifar_tune.store import replace_file
 
 
@@ -27,9 +41,12 @@ class Findings:
 
     run: Run
     choice: Choice
+    card: dict[str, Any] | None
+    """The candidate's own card; None where the folder holds no candidate, or another."""
     decisions: list[Decision]
     effects: list[Effect]
     front: pd.DataFrame
+    volume: Volume | None
     comparison: pd.DataFrame
     gains: list[DistillationGain]
     confirmed: pd.DataFrame
@@ -52,32 +69,44 @@ class Report:
     text: str
     """The answer in sentences: the justification, or why there is no candidate."""
     path: Path
-    """Path of `report.md`."""
+    """Path of `report.html`."""
 
 
 def analyse(run: Run) -> Findings:
     """Apply the rules to a run. Deterministic: the bootstrap has a fixed seed."""
     latency, limit, images = run.latency, run.min_accuracy, run.test_images
     students = tuple(run.config["students"])
-    choice = choose(latency, limit, images, run.config.get("latency_budget_ms"))
+    grid = grid_rows(latency)
+    draws = draw(rows(competing(latency, images)), grid, images)
+    choice = choose(latency, limit, images, draws, run.config.get("latency_budget_ms"))
     return Findings(
         run=run,
         choice=choice,
+        card=_card_of(run, choice),
         decisions=decide_steps(latency, images),
         effects=factor_effects(latency),
-        front=front_table(latency, limit, choice, images),
+        front=front_table(latency, limit, choice, images, draws),
+        volume=volume(latency, limit, images, draws),
         comparison=comparison_table(latency, run.config["teacher"], students, limit, choice),
         gains=distillation_gains(latency, run.trials, students, images),
         confirmed=confirm_table(latency),
     )
 
 
-REPORT_FILES = ("front.parquet", "comparison.csv", "front.png", "report.md")
-"""What `write_report` writes, the picture only where something competes."""
+def _card_of(run: Run, choice: Choice) -> dict[str, Any] | None:
+    if run.card is None or choice.index is None:
+        return None
+    row = rows(run.latency.loc[[choice.index]])[0]
+    held = run.card.get("trial_id"), run.card.get("variant")
+    return run.card if held == (row["trial_id"], dataclasses.asdict(variant_of(row))) else None
+
+
+REPORT_FILES = ("front.parquet", "comparison.csv", "front.png", "front.svg", "report.md", "report.html")
+"""What `write_report` writes, the pictures only where something competes."""
 
 
 def write_report(run: str | Path) -> Report:
-    """Write `front.parquet`, `comparison.csv`, `front.png` and `report.md` into the run's folder.
+    """Write REPORT_FILES into the run's folder.
 
     Without competing rows there is no picture. Raises ValueError where the run is unknown or incomplete.
     """
@@ -85,19 +114,21 @@ def write_report(run: str | Path) -> Report:
     folder = findings.run.path
     replace_file(folder / "front.parquet", findings.front.to_parquet)
     replace_file(folder / "comparison.csv", lambda path: findings.comparison.to_csv(path, index=False))
-    if findings.front.empty:
-        (folder / "front.png").unlink(missing_ok=True)
-    else:
-        replace_file(folder / "front.png", lambda path: _plot(findings, path))
-    text = markdown_report(findings)
-    replace_file(folder / "report.md", lambda path: Path(path).write_text(text, encoding="utf-8"))
-    return Report(candidate=_candidate(findings), text=findings.choice.text, path=folder / "report.md")
+    for picture in ("front.png", "front.svg"):
+        if findings.front.empty:
+            (folder / picture).unlink(missing_ok=True)
+        else:
+            replace_file(folder / picture, lambda path, kind=picture[-3:]: _plot(findings, path, kind))
+    texts = sections_of(findings)
+    for name, text in (("report.md", markdown_report(findings, texts)), ("report.html", html_report(findings, texts))):
+        replace_file(folder / name, lambda path, text=text: Path(path).write_text(text, encoding="utf-8"))
+    return Report(candidate=_candidate(findings), text=findings.choice.text, path=folder / "report.html")
 
 
-def _plot(findings: Findings, path: str) -> None:
+def _plot(findings: Findings, path: str, kind: str) -> None:
     study = findings.run.study
     title = f"{study['data']['label']}, batch 1 on {study['environment']['device_name']}"
-    plot_front(findings.front, findings.run.min_accuracy, title, path)
+    plot_front(findings.front, findings.run.min_accuracy, title, path, kind)
 
 
 def _candidate(findings: Findings) -> Candidate | None:
@@ -107,25 +138,73 @@ def _candidate(findings: Findings) -> Candidate | None:
     return Candidate(trial_id=str(row["trial_id"]), variant=str(row["variant"]))
 
 
-def markdown_report(findings: Findings) -> str:
-    """The text of `report.md`, the answer first."""
+def sections_of(findings: Findings) -> dict[str, str]:
+    """Name -> Markdown of each section after the answer; empty where there is nothing to say."""
     run = findings.run
-    parts = [
-        sections.answer(run, findings.choice),
-        "" if findings.front.empty else "![Test accuracy over latency, with the Pareto front](front.png)",
-        sections.warnings(run, findings.confirmed),
-        sections.budget(run),
-        sections.comparison(findings.comparison),
-        sections.optimizations(findings.decisions),
-        sections.effects(findings.effects),
-        sections.worked(run, findings.decisions),
-        sections.distillation(run, findings.gains),
-        sections.confirmation(findings.confirmed),
-        sections.front(findings.front),
-        sections.grid(run.latency),
-        sections.trials(run.trials),
-        sections.importance(run.importance),
-        sections.machine(run),
-        sections.LOADING,
-    ]
+    return {
+        "warnings": sections.warnings(run, findings.confirmed, findings.card),
+        "take": sections.take(findings.card),
+        "budget": sections.budget(run),
+        "comparison": sections.comparison(findings.comparison),
+        "optimizations": sections.optimizations(findings.decisions),
+        "effects": sections.effects(findings.effects),
+        "worked": sections.worked(run, findings.decisions),
+        "distillation": sections.distillation(run, findings.gains),
+        "confirmation": sections.confirmation(findings.confirmed),
+        "front": sections.front(findings.front, findings.volume),
+        "grid": sections.grid(run.latency),
+        "trials": sections.trials(run.trials),
+        "importance": sections.importance(run.importance),
+        "machine": sections.machine(run),
+        "loading": sections.LOADING,
+    }
+
+
+def markdown_report(findings: Findings, texts: Mapping[str, str]) -> str:
+    """The text of `report.md`, the answer first."""
+    picture = "" if findings.front.empty else "![Test accuracy over latency, with the Pareto front](front.png)"
+    parts = [sections.answer(findings.run, findings.choice), picture, *texts.values()]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def html_report(findings: Findings, texts: Mapping[str, str]) -> str:
+    """The page of `report.html`: the same text, with figures that can be explored."""
+    run = findings.run
+    pictures = {
+        "answer": figures.front(findings.front, run.min_accuracy, run.test_images),
+        "optimizations": figures.gains(findings.decisions),
+        "effects": figures.effects(findings.effects),
+        "distillation": figures.distillation(findings.gains),
+        "grid": figures.distributions(run.latency),
+        "trials": itertools.chain(
+            figures.learning_curves(run.trials, run.epochs), figures.history(run.trials), figures.parallel(run.trials)
+        ),
+        "importance": figures.importance(run.importance),
+    }
+    return page(_headline(findings), texts, {name: list(found) for name, found in pictures.items()})
+
+
+def _headline(findings: Findings) -> Headline:
+    run, index = findings.run, findings.choice.index
+    chosen = None if index is None else rows(findings.front.loc[[index]])[0]
+    facts: list[Fact] = []
+    if chosen is not None:
+        low, high = chosen["paired_low_ms"], chosen["paired_high_ms"]
+        facts = [
+            Fact(value=f"{chosen['paired_ms']:.3g} ms", name=f"latency at batch 1 ({low:.3g} to {high:.3g})"),
+            Fact(
+                value=f"{100 * chosen['test_accuracy']:.2f} %",
+                name=f"test accuracy (at least {100 * chosen['accuracy_low']:.2f} %)",
+            ),
+        ]
+    if findings.volume is not None and chosen is not None:
+        ratio = findings.volume.baseline_ms / chosen["paired_ms"]
+        facts.append(Fact(value=f"{ratio:.1f} x", name=f"faster than {findings.volume.baseline}"))
+    return Headline(
+        title=str(run.study["run"]),
+        question=sections.question(run),
+        candidate=None if chosen is None else label(chosen),
+        facts=facts,
+        text=findings.choice.text,
+        take=None if findings.card is None else sections.verification(findings.card),
+    )

@@ -16,7 +16,7 @@ from analysis.frames import Row, Run, label, rows, select
 from analysis.justify import percent
 from analysis.markdown import MISSING, bullets, fixed, table
 from analysis.paired import standard_error
-from analysis.tables import DistillationGain
+from analysis.tables import OBJECTIVES, DistillationGain, Volume, known
 from cifar_tune.config import DISTILL_ARM, MIN_SAMPLES, PATIENCE, PLAIN_ARM
 
 _UNSTABLE_SPREAD = 0.10
@@ -41,19 +41,49 @@ front[front.on_front].sort_values("p50_ms")[["model", "arm", "variant", "test_ac
 ```"""
 
 
+def question(run: Run) -> str:
+    """What the study asks, and where."""
+    asked = f"Lowest batch-1 latency with a test accuracy of at least {percent(run.min_accuracy)}"
+    if not run.labelled:
+        asked = "Batch-1 latency alone"
+    return f"{asked}, on {run.study['data']['label']}, {run.study['environment']['device_name']}."
+
+
 def answer(run: Run, choice: Choice) -> str:
     """Title, question and answer."""
-    data = run.study["data"]
-    question = f"Lowest batch-1 latency with a test accuracy of at least {percent(run.min_accuracy)}"
-    where = f"{data['label']}, {run.study['environment']['device_name']}"
-    if not run.labelled:
-        question = "Batch-1 latency alone"
-    return f"# {run.study['run']}\n\n{question}, on {where}.\n\n## Answer\n\n{choice.text}"
+    return f"# {run.study['run']}\n\n{question(run)}\n\n## Answer\n\n{choice.text}"
 
 
-def warnings(run: Run, confirmed: pd.DataFrame) -> str:
+def take(card: dict[str, Any] | None) -> str:
+    """Where the candidate lies, and what was found when it was checked; empty where there is none."""
+    if card is None:
+        return ""
+    return (
+        "## Take it\n\nThe folder `candidate/` holds the model as it was measured, with weights, preprocessing and "
+        "class names, a model card, and an example that needs only the packages in its `requirements.txt`:\n\n"
+        "```\npip install -r candidate/requirements.txt\npython candidate/example.py IMAGE...\n```\n\n"
+        f"{verification(card)}"
+    )
+
+
+def verification(card: dict[str, Any]) -> str:
+    """What the written candidate answered when a fresh process opened it."""
+    found = card["verification"]
+    if found["accuracy"] is None or found["agreement"] is None:
+        return f"It could not be verified: {found['problem']}."
+    read = (
+        f"opened in a fresh process without this package, it has an accuracy of {percent(found['accuracy'])} on "
+        f"{found['images']:,} test images and gives {percent(found['agreement'])} of them the class that FP32 eager "
+        "gives"
+    )
+    return f"Verified: {read}." if found["ok"] else f"NOT verified, {found['problem']}: {read}."
+
+
+def warnings(run: Run, confirmed: pd.DataFrame, card: dict[str, Any] | None) -> str:
     """What a reader must know before trusting the figures; empty where there is nothing."""
     lines = [*_row_warnings(grid_rows(run.latency)), *_data_warnings(run), *_confirm_warnings(confirmed)]
+    if card is not None and not card["verification"]["ok"]:
+        lines.insert(0, f"The folder `candidate/` does not do what its row promises. {verification(card)}")
     return f"## Warnings\n\n{bullets(lines)}" if lines else ""
 
 
@@ -290,14 +320,15 @@ def confirmation(frame: pd.DataFrame) -> str:
     return f"## Confirmation\n\n{table(header, lines)}\n\n{note}"
 
 
-def front(frame: pd.DataFrame) -> str:
-    """The Pareto front with the probability of each row to be on it."""
+def front(frame: pd.DataFrame, volume: Volume | None) -> str:
+    """The Pareto front with the probability of each row to be on it, and its hypervolume."""
     likely = [row for row in rows(frame) if row["on_front"] or row["front_probability"] >= 0.05]
     lines = [
         (
             label(row),
             fixed(row["test_accuracy"], 2, 100),
             fixed(row["p50_ms"], 3),
+            f"{row['paired_ms']:.3f} ({row['paired_low_ms']:.3f} to {row['paired_high_ms']:.3f})",
             row["on_front"],
             fixed(row["front_probability"], 2),
             row["feasible"],
@@ -305,8 +336,31 @@ def front(frame: pd.DataFrame) -> str:
         )
         for row in likely
     ]
-    header = ("Variant", "Accuracy %", "p50 ms", "On front", "Probability", "Holds constraint", "Candidate")
-    note = "Probability: share of bootstrap draws (test images, latency samples) with the row on the front."
+    header = (
+        "Variant",
+        "Accuracy %",
+        "p50 ms",
+        "Paired ms",
+        "On front",
+        "Probability",
+        "Holds constraint",
+        "Candidate",
+    )
+    note = (
+        "Paired ms, of which the front is made: the ratio to FP32 eager in paired rounds, times the median of FP32 "
+        "eager of that model over the whole grid, with its 95 % interval. The machine's drift between rows is not in "
+        "it. "
+        "Probability: share of bootstrap draws (test images, repeats, rounds) with the row on the front."
+    )
+    if volume is not None:
+        note += (
+            f" Hypervolume: {100 * volume.share:.1f} % ({100 * volume.low:.1f} to {100 * volume.high:.1f}) of what "
+            f"lies below {volume.baseline_ms:.3f} ms ({volume.baseline}) and above the constraint."
+        )
+    wide = [label(row) for row in rows(frame) if row["on_wide_front"] and not row["on_front"]]
+    if wide:
+        counted = ", ".join(name for name in OBJECTIVES if known(frame, name))
+        note += f" Where {counted} count as well, the front has {len(wide)} more: {'; '.join(wide)}."
     return f"## Pareto front\n\n{table(header, lines)}\n\n{note}" if lines else ""
 
 

@@ -1,22 +1,24 @@
 """The tables of the report as DataFrames: comparison (R14), front, distillation gain (R7), confirmation (R16)."""
 
 # pandas' own annotations leave these unknown:
-# pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.special
 
 from analysis.decide import Choice, competing, grid_rows
-from analysis.frames import Row, rows, select, variant_of
-from analysis.paired import PairedDifference, paired_difference, unpack_correct
-from analysis.pareto import front_probability, pareto_mask
+from analysis.frames import Row, label, rows, select, variant_of
+from analysis.paired import PairedDifference, lower_bound, paired_difference
+from analysis.pareto import pareto_mask
+from analysis.uncertain import Draws
 from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, TEACHER_ARM, Variant
 
 CONFIRM_TOLERANCE = 0.10
@@ -27,6 +29,12 @@ COMPARISON_COLUMNS = (
     *("parameters_mb", "checkpoint_mb", "speedup", "meets_constraint", "status"),
 )
 _RAW_COLUMNS = ["correct", "samples_ms", "reference_ms"]
+OBJECTIVES: dict[str, Callable[[pd.DataFrame], Any]] = {
+    "size": lambda front: front["artifact_mb"],
+    "build": lambda front: front["compile_seconds"].fillna(0.0),  # none: nothing is built
+    "energy": lambda front: front["gpu_power_w"] * front["paired_ms"],  # millijoules a call; None without NVML
+}
+"""What can count beside latency and accuracy, each less being better."""
 _BYTES_PER_PARAMETER = 4
 _FP16 = Variant(precision="fp16")
 
@@ -53,6 +61,19 @@ class SeedGain:
     high: float
     seeds: tuple[int, int]
     """How many of each arm."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Volume:
+    """Hypervolume of the front, as a share of what there is below a baseline's latency and above the constraint."""
+
+    share: float
+    low: float
+    """Lower end of the 95 % interval."""
+    high: float
+    baseline: str
+    """Name of the row whose latency bounds it."""
+    baseline_ms: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,27 +138,66 @@ def _line(name: str, text: str, row: Row, min_accuracy: float) -> Row:
     }
 
 
-def front_table(latency: pd.DataFrame, min_accuracy: float, choice: Choice, images: int, seed: int = 0) -> pd.DataFrame:
-    """The competing rows without raw samples, with `on_front`, `front_probability`, `feasible` and `candidate`.
+def front_table(latency: pd.DataFrame, min_accuracy: float, choice: Choice, images: int, draws: Draws) -> pd.DataFrame:
+    """The competing rows without raw samples, with what makes them a front and how sure that is.
 
-    `images` is the number of test images behind `correct`, `seed` that of the bootstrap.
+    Columns besides those of the rows: `paired_ms` (latency free of drift) with its 95 % interval `paired_low_ms`,
+    `paired_high_ms`, `paired_accuracy` (that of FP32 eager of the same weights, where nothing tells them apart), the
+    lower bound of the accuracy `accuracy_low`, `on_front` (of paired_ms and paired_accuracy), `front_probability`,
+    `feasible` and `candidate`; `on_wide_front`: on the front where every one of OBJECTIVES that is known of all rows
+    counts as well.
+
+    Args:
+        images: test images behind `correct`.
+        draws: of the competing rows, in their order.
     """
-    rivals = competing(latency)
-    points = np.stack([rivals["p50_ms"].to_numpy(float), -rivals["test_accuracy"].to_numpy(float)], axis=1)
+    rivals = competing(latency, images)
+    points = np.stack([rivals["paired_ms"].to_numpy(float), -rivals["paired_accuracy"].to_numpy(float)], axis=1)
+    intervals = [draws.latency_interval(n) for n in range(len(rivals))]
     front = rivals.drop(columns=_RAW_COLUMNS).assign(
+        paired_low_ms=[low for low, _ in intervals],
+        paired_high_ms=[high for _, high in intervals],
+        accuracy_low=[lower_bound(accuracy, images) for accuracy in rivals["test_accuracy"]],
         on_front=pareto_mask(points),
-        front_probability=_probabilities(rivals, images, seed),
+        front_probability=draws.front_probability(),
+        on_wide_front=wide_front(rivals, [name for name in OBJECTIVES if known(rivals, name)]),
         feasible=rivals["test_accuracy"] >= min_accuracy,
         candidate=rivals.index == (-1 if choice.index is None else choice.index),
     )
-    return front.sort_values("p50_ms")
+    return front.sort_values("paired_ms")
 
 
-def _probabilities(rivals: pd.DataFrame, images: int, seed: int) -> Any:
-    if rivals.empty:
-        return np.zeros(0)
-    correct = np.stack([unpack_correct(cast("bytes", packed), images) for packed in rivals["correct"]])
-    return front_probability(correct, rivals["samples_ms"].tolist(), np.random.default_rng(seed))
+def known(front: pd.DataFrame, objective: str) -> bool:
+    """Whether every row has a figure for it."""
+    return bool(len(front)) and bool(OBJECTIVES[objective](front).notna().all())
+
+
+def wide_front(front: pd.DataFrame, objectives: Sequence[str]) -> np.ndarray:
+    """Which rows are on the front of latency, accuracy and these of OBJECTIVES: bool (rows,).
+
+    ValueError: one of them is unknown, or not known of every row.
+    """
+    for name in objectives:
+        if name not in OBJECTIVES:
+            raise ValueError(f"objective is {name!r}; allowed are {', '.join(OBJECTIVES)}")
+        if not known(front, name):
+            raise ValueError(f"objective {name} is not known of every row that competes")
+    columns = [front["paired_ms"], -front["paired_accuracy"], *(OBJECTIVES[name](front) for name in objectives)]
+    return pareto_mask(np.stack([column.to_numpy(float) for column in columns], axis=1))
+
+
+def volume(latency: pd.DataFrame, min_accuracy: float, images: int, draws: Draws) -> Volume | None:
+    """How far the front gets beyond FP32 eager of the baseline: the teacher, or else the slowest model.
+
+    None where no FP32 eager competes.
+    """
+    eager = [row for row in rows(competing(latency, images)) if variant_of(row) == REFERENCE]
+    if not eager:
+        return None
+    baseline = max(eager, key=lambda row: (row["arm"] == TEACHER_ARM, row["paired_ms"]))
+    found = draws.hypervolumes(baseline["paired_ms"], min_accuracy)
+    low, middle, high = (float(value) for value in np.percentile(found, [2.5, 50, 97.5]))
+    return Volume(share=middle, low=low, high=high, baseline=label(baseline), baseline_ms=baseline["paired_ms"])
 
 
 def distillation_gains(

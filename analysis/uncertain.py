@@ -1,0 +1,138 @@
+"""Latency rows -> bootstrap draws of both axes: what a front, a tie or a hypervolume rests on.
+
+Rows are measured minutes apart on a machine that drifts. What a row says is its ratio to FP32 eager of the same model,
+taken in paired rounds; times the latency that FP32 eager had over the whole grid it is a latency again (`paired_ms`),
+free of the drift between rows.
+
+Variants of the same weights differ in a few answers of thousands. Where a paired comparison does not tell a variant's
+accuracy from that of FP32 eager, it counts as the same (`paired_correct`): else half of the slower variants would stand
+on the front for being right on one image more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.frames import Row, variant_of
+from analysis.paired import paired_difference, unpack_correct
+from analysis.pareto import hypervolumes, on_front, resampled_accuracy, resampled_medians
+from cifar_tune.config import REFERENCE
+
+Floats = NDArray[np.floating[Any]]
+
+DRAWS = 500
+
+
+def reference_levels(grid: list[Row]) -> dict[str, list[float]]:
+    """Model -> medians of its FP32 eager, one for each repeat of each of its rows."""
+    levels: dict[str, list[float]] = {}
+    for row in grid:
+        repeats = [repeat for repeat in _lists(row["reference_ms"]) if len(repeat)]
+        levels.setdefault(row["model"], []).extend(float(np.median(repeat)) for repeat in repeats)
+    return {model: medians for model, medians in levels.items() if medians}
+
+
+def paired_ms(row: Row, levels: dict[str, list[float]]) -> float:
+    """The row's p50 as it would be had the machine not drifted; as measured, where it has no reference."""
+    level = levels.get(row["model"])
+    return float(np.median(level)) / row["speedup"] if level and row["speedup"] else row["p50_ms"]
+
+
+def paired_correct(row: Row, grid: list[Row], images: int) -> bytes:
+    """The row's answers, or those of FP32 eager of the same weights where their accuracies cannot be told apart."""
+    eager = next((r for r in grid if r["trial_id"] == row["trial_id"] and variant_of(r) == REFERENCE), None)
+    if eager is None or eager["correct"] is None:
+        return row["correct"]
+    difference = paired_difference(row["correct"], eager["correct"], images)
+    return eager["correct"] if difference.low <= 0 <= difference.high else row["correct"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draws:
+    """Bootstrap draws of rows that compete: (draws, rows) each."""
+
+    latency_ms: Floats
+    accuracy: Floats
+
+    @property
+    def points(self) -> Floats:
+        """Both axes, minimised: (draws, rows, 2)."""
+        return np.stack([self.latency_ms, -self.accuracy], axis=2)
+
+    def front_probability(self) -> Floats:
+        """Share of the draws with each row on the front."""
+        return on_front(self.points)
+
+    def hypervolumes(self, baseline_ms: float, min_accuracy: float) -> Floats:
+        """What the front gains, in each draw, over a baseline that just holds the constraint.
+
+        The area that it dominates below the baseline's latency and above the constraint, as a share of all of it:
+        1 would be an answer in no time that is always right.
+        """
+        whole = baseline_ms * (1 - min_accuracy)
+        return (
+            hypervolumes(self.points, (baseline_ms, -min_accuracy)) / whole if whole > 0 else np.zeros(len(self.points))
+        )
+
+    def latency_interval(self, row: int) -> tuple[float, float]:
+        """95 % interval of a row's latency."""
+        return _interval(self.latency_ms[:, row])
+
+    def indistinguishable(self, row: int, other: int) -> bool:
+        """Whether neither latency nor accuracy tells two rows apart, at 95 % each."""
+        ratio = _interval(self.latency_ms[:, row] / self.latency_ms[:, other])
+        difference = _interval(self.accuracy[:, row] - self.accuracy[:, other])
+        return ratio[0] <= 1 <= ratio[1] and difference[0] <= 0 <= difference[1]
+
+
+def draw(rivals: list[Row], grid: list[Row], images: int, draws: int = DRAWS, seed: int = 0) -> Draws:
+    """Bootstrap the rows that compete.
+
+    Test images are drawn once for all rows, repeats and paired rounds for each, and the level of FP32 eager once for
+    all rows of a model: what rows have in common cancels where they are compared.
+
+    Args:
+        grid: the rows of the grid, from whose references the levels come.
+        images: test images behind `correct`.
+    """
+    rng = np.random.default_rng(seed)
+    if not rivals:
+        return Draws(latency_ms=np.zeros((draws, 0)), accuracy=np.zeros((draws, 0)))
+    correct = np.stack([unpack_correct(paired_correct(row, grid, images), images) for row in rivals])
+    accuracy = resampled_accuracy(correct, rng, draws)
+    levels = reference_levels(grid)
+    drawn = {model: resampled_medians([[level] for level in levels[model]], rng, draws) for model in sorted(levels)}
+    latency = [_latency(row, drawn.get(row["model"]), rng, draws) for row in rivals]
+    return Draws(latency_ms=np.stack(latency, axis=1), accuracy=accuracy)
+
+
+def _latency(row: Row, level: Floats | None, rng: np.random.Generator, draws: int) -> Floats:
+    samples, reference = _lists(row["samples_ms"]), _lists(row["reference_ms"])
+    if level is None or not row["speedup"] or not row["round_calls"] or len(samples) != len(reference):
+        return resampled_medians(samples, rng, draws)
+    rounds = [_round_ratios(s, r, int(row["round_calls"])) for s, r in zip(samples, reference, strict=True)]
+    return level * resampled_medians(rounds, rng, draws)
+
+
+def _round_ratios(samples: Any, reference: Any, round_calls: int) -> Floats:
+    """Median of the variant / median of the reference, in each round of a repeat."""
+    count = max(1, len(samples) // round_calls)
+
+    def medians(values: Any) -> Floats:
+        whole = np.asarray(values, dtype=np.float64)
+        return np.median(whole[: len(whole) // count * count].reshape(count, -1), axis=1)
+
+    return medians(samples) / medians(reference)
+
+
+def _lists(repeats: Any) -> list[Any]:
+    return [] if repeats is None else list(repeats)
+
+
+def _interval(values: Floats) -> tuple[float, float]:
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
