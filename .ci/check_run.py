@@ -11,9 +11,9 @@ from cifar_tune.config import MIN_SAMPLES, PATIENCE
 
 FILES = (
     "study.json", "trials.parquet", "epochs.parquet", "latency.parquet", "front.parquet", "comparison.csv", "report.md",
-    "front.png", "importance.parquet", "optuna.journal",
+    "report.html", "front.png", "front.svg", "importance.parquet", "optuna.journal",
 )  # fmt: skip
-CANDIDATE = ("model.safetensors", "candidate.json", "example.py")
+CANDIDATE = ("model.safetensors", "candidate.json", "example.py", "model.py", "MODEL_CARD.md", "requirements.txt")
 
 
 def main(run: Path, variants: int) -> None:
@@ -35,6 +35,8 @@ def main(run: Path, variants: int) -> None:
     if pd.read_parquet(run / "front.parquet").candidate.any():
         for name in CANDIDATE:
             assert (run / "candidate" / name).stat().st_size > 0, f"candidate/{name} is missing"
+        verification = json.loads((run / "candidate" / "candidate.json").read_text())["verification"]
+        assert verification["ok"], verification
     print(f"{run.name}: {len(trials)} trials, {len(grid)} grid rows, all files there")
 
 

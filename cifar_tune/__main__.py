@@ -31,7 +31,7 @@ from cifar_tune.config import (
     check,
 )
 from cifar_tune.data import ImageData, load, random_images
-from cifar_tune.device import DeviceTakenError, exclusive_device, resolve_device, usable_cpus
+from cifar_tune.device import DeviceTakenError, environment, exclusive_device, resolve_device, usable_cpus
 from cifar_tune.measurement import latency_skeleton, measured
 from cifar_tune.models import architecture, checkpoint_classes, save_weights, try_once
 from cifar_tune.preparation import exported
@@ -248,6 +248,7 @@ def run_bench(options: Bench) -> str:
             latency=protocol,
             cache=cache,
             input_shape=options.input_shape,
+            environment=environment(device),
         )
         try_once(load_subject(subject), options.input_shape)
         prepare_fresh_processes(compiles=variant.compile != "none")

@@ -48,8 +48,9 @@ def parse(kind: type[C], argv: Sequence[str], *, default: C | None = None, prog:
 
 def one_line(box: str) -> str:
     """The message inside the parser's box, without its frame and its pointer to the help."""
-    text = " ".join(re.sub(r"[─-╿]", " ", box).split())
-    text = re.sub(r"\s*For full helptext.*$", "", re.sub(r"^Parsing error\s*", "", text))
+    text = " ".join(re.sub(r"[─-╿]|-{4,}", " ", box).split())  # a terminal without Unicode has a frame of dashes
+    text = re.sub(r"\s*For full helptext.*$", "", text)
+    text = re.sub(r"^(Parsing|Value) error\s*(Error parsing \w+:\s*)?", "", text)  # titles: a user knows no classes
     text = re.sub(r"^Unrecognized options\s+(?=Unrecognized)", "", text)  # the box's title says it once more
     said, meant, suggestions = text.partition(" Perhaps you meant:")
     if not meant:

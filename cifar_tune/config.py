@@ -386,6 +386,8 @@ class StudyConfig:
     """Start the Ray dashboard with a cluster of our own."""
     resume: bool = False
     """Go on with the run of this name; finished trials are kept."""
+    log: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ("tensorboard",)
+    """Who else is told of each training as it goes on."""
     verbose: bool = False
     """Show the tables and logs of Ray Tune instead of the progress view."""
 

@@ -14,13 +14,11 @@ import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 from analysis.frames import find_run
 from analysis.report import Candidate, write_report
 from cifar_tune import cli
-from cifar_tune.candidate import is_shipped, write_candidate
 from cifar_tune.cli import StudyFailedError
 from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, TEACHER_ARM, Arm, StudyConfig
 from cifar_tune.records import EvaluationRecord, ImportanceRecord, LatencyRecord, TrialRecord
@@ -32,7 +30,6 @@ from cifar_tune.tuning.stages import ranked, retrain, search, training_slots
 from cifar_tune.tuning.trainables import Training
 from sweeps.folder import check_room
 from sweeps.grid import (
-    artifact_of,
     cell_of,
     forget_builds,
     measure_cells,
@@ -54,6 +51,7 @@ from sweeps.job import (
     write_tables,
 )
 from sweeps.plan import disk_bytes, plan, print_plan
+from sweeps.ship import ship
 from sweeps.teacher_search import search_teacher
 
 CONFIRMATIONS = 3
@@ -89,10 +87,10 @@ def run(config: StudyConfig) -> str:
         write_tables(work, finals, finalists.ids)
         result = write_report(work.run)
         confirm(work, subjects, result.candidate)
+        if result.candidate is not None:
+            ship(work, prepared, subjects, find_row(work, result.candidate), result.text)
         write_tables(work, finals, finalists.ids)
         result = write_report(work.run)
-        if result.candidate is not None:
-            ship(work, prepared, subjects, find_row(work, result.candidate))
         forget_builds(work.run)
         work.view.say(result.text)
     return shown(work, result.path)
@@ -242,18 +240,6 @@ def _final(trial: TrialRecord) -> TrialRecord:
     if trial.stage == "final":
         return trial
     return dataclasses.replace(trial, trial_id=f"final-{trial.trial_id}", stage="final")
-
-
-def ship(work: Job, prepared: Prepared, subjects: Sequence[Subject], row: LatencyRecord) -> None:
-    """Write the candidate's folder."""
-    subject = next(s for s in subjects if s.trial_id == row.trial_id)
-    assert subject.checkpoint is not None
-    if is_shipped(work.run, row):
-        return  # by the run that is resumed, whose artifacts are gone
-    data = prepared.data
-    _, height, _ = work.input_shape
-    artifact = artifact_of(work, subject, row)
-    write_candidate(work.run, row, Path(subject.checkpoint), artifact, data.classes, data.mean, data.std, height)
 
 
 def find_row(work: Job, candidate: Candidate) -> LatencyRecord:

@@ -22,12 +22,13 @@ from cifar_tune.bucket import Bucket, BucketError, is_uri
 from cifar_tune.config import LatencyConfig, StudyConfig, check
 from cifar_tune.data import ImageData
 from cifar_tune.records import Environment
-from cifar_tune.store import is_temporary, note_checksums, replace_file, user_cache
+from cifar_tune.store import STUDY_FORMAT, is_temporary, note_checksums, replace_file, user_cache
 
 CHANGEABLE_ON_RESUME = (
     "resume",
     "name",
     "verbose",
+    "log",
     "num_samples",
     "teacher_samples",
     "final_top",
@@ -49,7 +50,6 @@ CHANGEABLE_ON_RESUME = (
     "strict",
 )
 """What extends a run or shows it otherwise. Measurements under another protocol are made anew."""
-STUDY_FORMAT = 1
 LOCK = "driver.lock"
 PROBE = ".cifar_tune-may-write"
 WRITTEN = ("ledger", "checkpoints", "teacher_logits", "errors", "candidate")
@@ -175,7 +175,7 @@ def read_study(run: Path, bucket: Bucket | None = None) -> dict[str, Any]:
             return content
     except (ValueError, KeyError, TypeError):
         pass
-    raise ValueError(f"{path} is damaged, or of another version")
+    raise ValueError(f"{path} is damaged, or of another format than {STUDY_FORMAT}, which this version has")
 
 
 @contextlib.contextmanager

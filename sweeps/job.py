@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
@@ -31,6 +32,8 @@ from cifar_tune.store import is_disk_full, note_checksums, sha256_file, to_row, 
 from cifar_tune.subjects import Subject
 from cifar_tune.teacher import TeacherRef, load_model
 from cifar_tune.tuning.cluster import ClusterInfo, cluster
+from cifar_tune.tuning.host import start_host
+from cifar_tune.tuning.loggers import check_installed
 from cifar_tune.tuning.progress import StudyView
 from cifar_tune.tuning.stages import Slots, ranked
 from cifar_tune.tuning.trainables import Training, TrainTask
@@ -88,6 +91,8 @@ class Job:
     search_data: ray.ObjectRef
     """What the students' search trains on: all of the data, or its subset."""
     info: ClusterInfo
+    host: Any
+    """The handle of the Host on the measuring node; None: nothing is measured."""
     ledger: Ledger
     view: StudyView
 
@@ -121,6 +126,7 @@ def _checked(study: StudyConfig) -> Prepared:
     for name in study.schedules:
         schedule(name)
     check_runtimes(study)
+    check_installed(study.log)
     device = resolve_device(study.device)
     bucket = bucket_of(study)
     run = run_folder(study, bucket)
@@ -162,8 +168,12 @@ def _teacher_given(study: StudyConfig, data: ImageData) -> TeacherRef | None:
 
 
 @contextlib.contextmanager
-def job(prepared: Prepared) -> Iterator[Job]:
-    """Start or join the cluster, put the data there once, and create the run's folder."""
+def job(prepared: Prepared, *, measures: bool = True) -> Iterator[Job]:
+    """Start or join the cluster, put the data there once, and create the run's folder.
+
+    Args:
+        measures: whether anything will be built or measured.
+    """
     study, run = prepared.study, prepared.run
     with (
         StudyView() as view,
@@ -192,6 +202,7 @@ def job(prepared: Prepared) -> Iterator[Job]:
             data=data,
             search_data=data if prepared.search_data is None else ray.put(prepared.search_data),
             info=info,
+            host=start_host(info.measuring, prepared.device, compiles=study.compiled_variants) if measures else None,
             ledger=ledger,
             view=view,
         )
@@ -212,17 +223,20 @@ def mirrored(run: Path, bucket: Bucket | None, view: StudyView) -> Iterator[Call
 
 @contextlib.contextmanager
 def stopped_well(work: Job) -> Iterator[None]:
-    """Say how to go on with a run that was interrupted, or for which there was no room.
+    """Say how to go on with a run that was interrupted (SIGINT or SIGTERM), or for which there was no room.
 
     Raises:
         InterruptedRunError, StudyFailedError: with that line.
     """
     storage = work.study.storage if is_uri(work.study.storage) else str(work.run.parent)
     how = f"--storage {shlex.quote(storage)} --name {work.run.name} --resume"
+    # what a batch system or a container sends: Ray's own handler would abort
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt as error:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(cli.INTERRUPTED))  # a second one: at once
+        for again in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(again, lambda *_: os._exit(cli.INTERRUPTED))  # a second one: at once
         work.view.say("Stopping; Ctrl-C once more stops at once")
         write_tables_so_far(work)
         raise cli.InterruptedRunError(f"Stopped; the same command with {how} goes on") from error

@@ -32,7 +32,7 @@ def search_teacher(work: Job) -> TrialRecord:
 
 def run(config: StudyConfig) -> str:
     """Search the teacher alone; returns the path or URI of its best weights."""
-    with job(prepare(config)) as work:
+    with job(prepare(config), measures=False) as work:
         best = search_teacher(work)
         write_tables(work)
         work.view.say(f"best validation accuracy {best.val_accuracy:.2%}, trial {best.trial_id}")

@@ -12,7 +12,7 @@ import pandas as pd
 
 from cifar_tune.config import StudyConfig, Variant, grid_variants
 from cifar_tune.records import Environment, EpochRecord, LatencyRecord, TrialRecord
-from cifar_tune.store import note_checksums, schema, to_row, write_records
+from cifar_tune.store import STUDY_FORMAT, note_checksums, schema, to_row, write_records
 
 IMAGES = 1000
 STUDENT = "mobilenet_v3_small"
@@ -29,15 +29,18 @@ def bits(right: int, images: int = IMAGES, first: int = 0) -> bytes:
 
 
 def latency(variant: Variant | None = None, *, p50: float = 2.0, right: int = 900, **changes: Any) -> LatencyRecord:
-    """A measured row; its paired reference is 2 ms, so that speedup is 2 / p50."""
+    """A measured row; its paired reference is 2 ms, so that speedup is 2 / p50, unless the speedup is given."""
     variant = variant or Variant()
+    speedup = changes.get("speedup", 2.0 / p50)
+    reference = [[p50 * speedup] * 4] * 3
     samples = [[p50 * f for f in (0.98, 1.0, 1.0, 1.02)] for _ in range(3)]
     measured = LatencyRecord(
         run="r", trial_id="t1", model=STUDENT, arm="plain", stage="grid", checkpoint_sha256="0", variant=variant.name,
         **dataclasses.asdict(variant), status="ok", test_accuracy=right / IMAGES, correct=bits(right), agreement=0.99,
-        protocol="{}", batch1_agreement=1.0, samples_ms=samples, reference_ms=[[2.0] * 4] * 3, mean_ms=p50, p50_ms=p50,
+        protocol="{}", batch1_agreement=1.0, samples_ms=samples, reference_ms=reference, round_calls=1, mean_ms=p50,
+        p50_ms=p50,
         p95_ms=p50 * 1.02, p99_ms=p50 * 1.02, std_ms=0.01, spread=0.01, checkpoint_mb=6.0, parameters=1_500_000,
-        compile_seconds=None if variant.compile == "none" else 21.0, speedup=2.0 / p50, contended=False,
+        compile_seconds=None if variant.compile == "none" else 21.0, speedup=speedup, contended=False,
         compile_cold=None if variant.compile == "none" else False, environment=ENVIRONMENT,
     )  # fmt: skip
     return dataclasses.replace(measured, **changes)
@@ -80,8 +83,8 @@ def grid(model: str, arm: str, trial_id: str, p50: float, right: int) -> list[La
 
 def full_latency() -> list[LatencyRecord]:
     """Teacher, plain and distilled student, one failure, and the confirmation of candidate and baseline."""
-    rows = grid(TEACHER, "teacher", "t0", 9.0, 940) + grid(STUDENT, "plain", "t1", 3.0, 860)
-    rows += grid(STUDENT, "distill", "t2", 3.05, 870)
+    rows = grid(TEACHER, "teacher", "t0", 9.0, 940) + grid(STUDENT, "plain", "t1", 3.0, 880)
+    rows += grid(STUDENT, "distill", "t2", 3.05, 890)
     rows[9] = dataclasses.replace(failed(grid_variants()[1], "a | b"), arm="plain", trial_id="t1")
     best = rows[22]
     fresh = [dataclasses.replace(best, stage="confirm", repeat=n, p50_ms=(best.p50_ms or 0) * f)
@@ -95,6 +98,7 @@ def write_run(
     """A run's folder as a study leaves it."""
     settings = StudyConfig(students=(STUDENT,), **config)
     study = {
+        "format": STUDY_FORMAT,
         "run": folder.name,
         "config": dataclasses.asdict(settings),
         "environment": dataclasses.asdict(ENVIRONMENT),

@@ -17,6 +17,7 @@ import os
 import pickle
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -100,8 +101,9 @@ class Study:
         resume = ["--resume"] if self.begun() else []
         with self._log.open("a") as log:
             return psutil.Popen(
-                [*self._command, *resume], stdout=log, stderr=log, start_new_session=True, env=self._environment
-            )
+                [*self._command, *resume], stdout=log, stderr=log, start_new_session=True, env=self._environment,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+            )  # fmt: skip
 
     def finish(self) -> str | None:
         """Run it to its end; returns what went wrong, if anything."""
@@ -155,7 +157,7 @@ def kill(process: psutil.Popen) -> str | None:
     children = {child: name for child, name in named.items() if not name.startswith(RAYS_AGENTS)}
     process.kill()
     process.wait()
-    _, alive = psutil.wait_procs(list(children), timeout=30)
+    _, alive = psutil.wait_procs(list(children), timeout=90)
     for child in alive:
         child.kill()
     return ", ".join(children[child] for child in alive) or None

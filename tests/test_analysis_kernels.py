@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from analysis.paired import paired_difference, standard_error, unpack_correct
-from analysis.pareto import front_probability, hypervolume_2d, pareto_mask
+from analysis.pareto import hypervolume_2d, on_front, pareto_mask, resampled_accuracy, resampled_medians
 
 # Few distinct values, so that duplicates and ties are common.
 POINTS = st.integers(1, 4).flatmap(
@@ -53,10 +53,16 @@ def test_hypervolume_without_points_inside_is_zero() -> None:
     assert hypervolume_2d(np.zeros((0, 2)), (1, 1)) == 0.0
 
 
+def _front_probability(correct: np.ndarray, samples: list) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    accuracy = resampled_accuracy(correct, rng, 500)
+    latency = np.stack([resampled_medians(repeats, rng, 500) for repeats in samples], axis=1)
+    return on_front(np.stack([latency, -accuracy], axis=2))
+
+
 def _probability(right: list[int], p50: list[float]) -> np.ndarray:
     correct = np.stack([unpack_correct(data.bits(n), data.IMAGES) for n in right])
-    samples = [[[p * 0.99, p, p * 1.01]] * 3 for p in p50]
-    return front_probability(correct, samples, np.random.default_rng(0))
+    return _front_probability(correct, [[[p * 0.99, p, p * 1.01]] * 3 for p in p50])
 
 
 def test_a_row_that_wins_both_ways_is_surely_on_the_front_alone() -> None:
@@ -77,9 +83,7 @@ def test_equal_answers_cannot_make_a_slower_row_part_of_the_front() -> None:
 
 def test_repeats_that_differ_make_the_latency_uncertain() -> None:
     correct = np.ones((2, 50), dtype=bool)
-    probability = front_probability(
-        correct, [[[1.0] * 9, [1.0] * 9, [3.0] * 9], [[1.5] * 9] * 3], np.random.default_rng(0)
-    )
+    probability = _front_probability(correct, [[[1.0] * 9, [1.0] * 9, [3.0] * 9], [[1.5] * 9] * 3])
     assert 0 < probability[1] < 1
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import analysis_data as data
@@ -17,7 +19,7 @@ from analysis.markdown import table
 from analysis.report import Candidate, write_report
 from cifar_tune.config import Variant, grid_variants
 from cifar_tune.records import ImportanceRecord, LatencyRecord
-from cifar_tune.store import note_checksums, write_records
+from cifar_tune.store import STUDY_FORMAT, note_checksums, write_records
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,11 +31,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def markdown(folder: Path) -> str:
+    return write_report(folder).path.with_suffix(".md").read_text(encoding="utf-8")
+
+
 def test_the_report_names_the_chosen_row(run: Path) -> None:
     report = write_report(run)
-    assert report.candidate == Candidate(trial_id="t1", variant="torch-fp16-compile")
-    assert report.path == run / "report.md"
-    assert report.text in report.path.read_text(encoding="utf-8")
+    assert report.candidate == Candidate(trial_id="t2", variant="torch-fp16-compile")
+    assert report.path == run / "report.html"
+    assert report.text in (run / "report.md").read_text(encoding="utf-8")
 
 
 def test_the_report_has_its_sections_answer_first(run: Path) -> None:
@@ -50,14 +56,14 @@ def test_what_the_parameters_mattered_is_a_section_where_there_was_a_search(tmp_
     folder = data.write_run(tmp_path / "searched", data.full_latency())
     share = ImportanceRecord(run="r", arm="plain", model=data.STUDENT, parameter="lr", importance=0.82, trials=12)
     write_records(folder / "importance.parquet", ImportanceRecord, [share])
-    text = write_report(folder).path.read_text(encoding="utf-8")
+    text = markdown(folder)
     assert f"| {data.STUDENT} | plain | lr | 82 | 12 |" in text
 
 
 def test_notes_of_trials_are_warnings(tmp_path: Path) -> None:
     trials = [data.trial(trial_id=f"t{n}", note="teacher logits cannot be kept") for n in range(2)]
     folder = data.write_run(tmp_path / "noted", data.full_latency(), trials)
-    assert "- 2 trials: teacher logits cannot be kept." in write_report(folder).path.read_text(encoding="utf-8")
+    assert "- 2 trials: teacher logits cannot be kept." in markdown(folder)
 
 
 def test_the_front_file_loads_with_pandas(run: Path) -> None:
@@ -86,7 +92,7 @@ def test_a_run_without_teacher_trial_distillation_and_confirmation_is_reported(t
     records = data.grid(data.STUDENT, "plain", "t1", 3.0, 700)
     report = write_report(data.write_run(tmp_path / "r", records, distill="never"))
     assert report.candidate is None
-    text = report.path.read_text(encoding="utf-8")
+    text = report.path.with_suffix(".md").read_text(encoding="utf-8")
     assert "none reaches 85.00 %" in text
     assert "Rule `never`" in text
     assert "## Confirmation" not in text
@@ -102,15 +108,14 @@ def test_a_run_whose_rows_all_failed_is_reported_without_picture(tmp_path: Path)
 
 
 def test_rule_auto_says_what_it_decided_on(tmp_path: Path) -> None:
-    report = write_report(data.write_run(tmp_path / "r", [data.latency()], distill="auto"))
-    text = report.path.read_text(encoding="utf-8")
+    text = markdown(data.write_run(tmp_path / "r", [data.latency()], distill="auto"))
     assert "plain validates in its search at 90.00 %; distillation did not run" in text
 
 
 def test_disturbed_unstable_and_unlike_rows_are_warned_of(tmp_path: Path) -> None:
     elsewhere = dataclasses.replace(data.ENVIRONMENT, host="other")
     rows = [data.latency(spread=0.3), data.latency(Variant(precision="fp16"), contended=True, environment=elsewhere)]
-    text = write_report(data.write_run(tmp_path / "r", rows)).path.read_text(encoding="utf-8")
+    text = markdown(data.write_run(tmp_path / "r", rows))
     for warning in ("Other processes used the machine", "Unstable", "unlike environments (env_host: box, other)"):
         assert warning in text
 
@@ -142,7 +147,7 @@ def test_an_empty_latency_table_is_refused(tmp_path: Path) -> None:
 
 def test_the_report_command_ends_with_the_path(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(run)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == str(run / "report.md")
+    assert capsys.readouterr().out.splitlines()[-1] == str(run / "report.html")
 
 
 def test_the_front_command_marks_the_candidate(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,3 +174,96 @@ def test_the_analysis_needs_neither_torch_nor_ray_nor_optuna() -> None:
         "import analysis.report, analysis.__main__\n"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+def with_format(run: Path, value: object) -> Path:
+    study = json.loads((run / "study.json").read_text())
+    study["format"] = value
+    (run / "study.json").write_text(json.dumps(study))
+    note_checksums(run, ["study.json"])
+    return run
+
+
+def test_a_run_of_a_newer_format_says_to_update(tmp_path: Path) -> None:
+    run = with_format(data.write_run(tmp_path / "run", data.full_latency()), STUDY_FORMAT + 1)
+    with pytest.raises(ValueError, match=f"format {STUDY_FORMAT + 1}.*update cifar_tune"):
+        write_report(run)
+
+
+@pytest.mark.parametrize("value", [None, "1", 0])
+def test_a_run_of_no_known_format_is_refused(tmp_path: Path, value: object) -> None:
+    run = with_format(data.write_run(tmp_path / "run", data.full_latency()), value)
+    with pytest.raises(ValueError, match=f"reads {STUDY_FORMAT}"):
+        write_report(run)
+
+
+def test_rows_of_two_devices_share_no_front(tmp_path: Path) -> None:
+    records = data.full_latency()
+    other = dataclasses.replace(records[0].environment, device_name="Another CPU")
+    records[0] = dataclasses.replace(records[0], environment=other)
+    with pytest.raises(ValueError, match="Another CPU, Test CPU"):
+        write_report(data.write_run(tmp_path / "run", records))
+
+
+def test_a_run_that_was_cut_off_while_it_measured_is_reported(tmp_path: Path) -> None:
+    run = data.write_run(tmp_path / "run", data.full_latency()[:3])
+    assert write_report(run).candidate is not None
+
+
+def test_a_run_without_finished_trials_is_reported(tmp_path: Path) -> None:
+    run = data.write_run(tmp_path / "run", data.full_latency(), [data.trial(status="failed", val_accuracy=None)])
+    assert "failed" in write_report(run).path.with_name("report.md").read_text()
+
+
+VERIFIED = {"ok": True, "images": 359, "accuracy": 0.9, "agreement": 1.0, "problem": None}
+
+
+def card(trial_id: str, variant: str, **verification: object) -> str:
+    """The card of a candidate, by the name of its variant in the grid."""
+    (chosen,) = [v for v in grid_variants() if v.name == variant]
+    content = {"trial_id": trial_id, "variant": dataclasses.asdict(chosen)}
+    return json.dumps({**content, "verification": {**VERIFIED, **verification}})
+
+
+def with_card(tmp_path: Path, make: Callable[[Candidate], str]) -> str:
+    """The text of a report whose candidate has the card that is made for it."""
+    run = data.write_run(tmp_path / "run", data.full_latency())
+    (run / "candidate").mkdir()
+    chosen = write_report(run).candidate
+    assert chosen is not None
+    (run / "candidate" / "candidate.json").write_text(make(chosen))
+    write_report(run)
+    return (run / "report.md").read_text()
+
+
+def test_a_verified_candidate_is_offered(tmp_path: Path) -> None:
+    text = with_card(tmp_path, lambda chosen: card(chosen.trial_id, chosen.variant))
+    assert "## Take it" in text
+    assert "Verified: " in text
+
+
+def test_the_folder_of_another_candidate_is_not_offered(tmp_path: Path) -> None:
+    assert "## Take it" not in with_card(tmp_path, lambda chosen: card(f"not {chosen.trial_id}", chosen.variant))
+
+
+def test_a_candidate_that_does_not_do_what_it_promises_is_the_first_warning(tmp_path: Path) -> None:
+    trouble = {"ok": False, "problem": "9 % of the answers differ"}
+    text = with_card(tmp_path, lambda chosen: card(chosen.trial_id, chosen.variant, **trouble))
+    first = text[text.index("## Warnings") :].splitlines()[2]
+    assert "does not do what its row promises" in first
+    assert "9 % of the answers differ" in first
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"verification": 1}'])
+def test_a_card_that_is_cut_off_is_no_card(tmp_path: Path, text: str) -> None:
+    assert "## Take it" not in with_card(tmp_path, lambda _: text)
+
+
+def test_more_objectives_can_count_on_the_front(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["front", str(run), "--beside", "build"]) == 0
+    assert "build" in capsys.readouterr().out
+
+
+def test_an_unknown_objective_is_one_line_and_exit_code_2(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["front", str(run), "--beside", "weight"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import analysis_data as data
 import pandas as pd
 import pytest
 import scipy.stats
 
-from analysis.decide import Choice, Decision, choose, competing, decide_steps, rejections
-from analysis.tables import SeedGain, comparison_table, confirm_table, distillation_gains, front_table
+from analysis.decide import Choice, Decision, choose, competing, decide_steps, grid_rows, rejections
+from analysis.frames import rows
+from analysis.tables import (
+    SeedGain,
+    comparison_table,
+    confirm_table,
+    distillation_gains,
+    front_table,
+    volume,
+    wide_front,
+)
+from analysis.uncertain import Draws, draw
 from cifar_tune.config import Variant
 from cifar_tune.records import LatencyRecord, TrialRecord
 from cifar_tune.store import schema, to_row
@@ -28,14 +36,22 @@ def decide(row: LatencyRecord, base: LatencyRecord | None = None) -> Decision:
 
 
 def chosen(*records: LatencyRecord, min_accuracy: float = 0.85) -> Choice:
-    return choose(data.frame(*records), min_accuracy, data.IMAGES)
+    return choose_from(data.frame(*records), min_accuracy)
+
+
+def drawn(frame: pd.DataFrame) -> Draws:
+    return draw(rows(competing(frame, data.IMAGES)), grid_rows(frame), data.IMAGES)
+
+
+def choose_from(frame: pd.DataFrame, min_accuracy: float, budget_ms: float | None = None) -> Choice:
+    return choose(frame, min_accuracy, data.IMAGES, drawn(frame), budget_ms)
 
 
 def test_only_measured_grid_rows_compete() -> None:
     confirm = data.latency(stage="confirm", repeat=1)
     fallback = data.latency(COMPILED, status="fallback")
     frame = data.frame(data.failed(FP16), confirm, data.latency(), fallback)
-    assert competing(frame).index.tolist() == [2]
+    assert competing(frame, data.IMAGES).index.tolist() == [2]
 
 
 @pytest.mark.parametrize(("right", "verdict"), [(896, "keep"), (895, "drop")])
@@ -107,10 +123,31 @@ def test_the_constraint_itself_is_enough_but_not_certain() -> None:
     assert "not for certain" in choice.text
 
 
-def test_ties_within_one_percent_go_to_the_more_accurate() -> None:
-    rows = [data.latency(p50=2.0, right=860), data.latency(COMPILED, p50=2.02, right=880)]
-    assert chosen(*rows).index == 1
-    assert chosen(rows[0], dataclasses.replace(rows[1], p50_ms=2.021)).index == 0
+@pytest.mark.parametrize(("p50", "index"), [(2.02, 1), (2.021, 0)])
+def test_ties_within_one_percent_go_to_the_more_accurate(p50: float, index: int) -> None:
+    records = [data.latency(p50=2.0, right=880), data.latency(COMPILED, p50=p50, right=900)]
+    assert chosen(*records).index == index
+
+
+def test_candidates_that_cannot_be_told_apart_are_named() -> None:
+    twin = data.latency(p50=2.01, arm="distill", trial_id="t2")
+    assert (
+        "Neither latency nor accuracy tells it from mobilenet_v3_small (distill)" in chosen(data.latency(), twin).text
+    )
+
+
+def test_the_lower_bound_of_the_accuracy_must_hold_the_constraint() -> None:
+    sure, doubtful = data.latency(p50=3.0, right=900), data.latency(COMPILED, p50=1.0, right=855)
+    choice = chosen(sure, doubtful)
+    assert choice.index == 0
+    assert "but the lower 95 % bound of its accuracy is 83.57 %" in choice.text
+
+
+def test_a_row_measured_in_a_slow_minute_is_not_taken_for_a_slow_one() -> None:
+    # on a machine that was twice as slow: its own reference took 4 ms, not 2
+    slow_minute = data.latency(COMPILED, p50=2.4, speedup=4.0 / 2.4, reference_ms=[[4.0] * 4] * 3)
+    calm = [data.latency(p50=2.0, trial_id=f"t{n}") for n in range(3)]
+    assert chosen(*calm, slow_minute).index == 3
 
 
 def test_fp16_that_loses_half_a_point_is_no_candidate() -> None:
@@ -135,7 +172,7 @@ def test_reduced_precision_that_no_fp32_row_stands_beside_is_not_chosen() -> Non
 
 
 def test_row_above_the_latency_budget_is_not_chosen() -> None:
-    choice = choose(data.frame(data.latency(p50=2.0)), 0.85, data.IMAGES, budget_ms=1.5)
+    choice = choose_from(data.frame(data.latency(p50=2.0)), 0.85, budget_ms=1.5)
     assert choice.index is None
     assert "p50 2.000 ms is above the budget of 1.5 ms" in choice.text
 
@@ -178,11 +215,40 @@ def test_the_front_marks_points_and_leaves_raw_samples_out() -> None:
     frame = data.frame(
         data.latency(), data.latency(FP16, p50=1.0, right=840), data.latency(COMPILED, p50=3.0, right=800)
     )
-    front = front_table(frame, 0.85, Choice(index=0, text=""), data.IMAGES)
+    front = front_table(frame, 0.85, Choice(index=0, text=""), data.IMAGES, drawn(frame))
     assert front["on_front"].to_dict() == {0: True, 1: True, 2: False}
     assert front["feasible"].to_dict() == {0: True, 1: False, 2: False}
     assert front["candidate"].to_dict() == {0: True, 1: False, 2: False}
     assert not {"correct", "samples_ms", "reference_ms"} & set(front.columns)
+
+
+def test_a_slower_variant_that_is_right_on_one_image_more_is_not_on_the_front() -> None:
+    frame = data.frame(data.latency(p50=2.0), data.latency(CHANNELS_LAST, p50=3.0, right=901))
+    front = front_table(frame, 0.85, Choice(index=0, text=""), data.IMAGES, drawn(frame))
+    assert front["on_front"].tolist() == [True, False]
+    assert front["front_probability"].tolist() == [1.0, 0.0]
+
+
+def test_the_front_has_an_interval_around_each_latency() -> None:
+    frame = data.frame(data.latency())
+    (row,) = front_table(frame, 0.85, Choice(index=0, text=""), data.IMAGES, drawn(frame)).to_dict("records")
+    assert row["paired_low_ms"] <= row["paired_ms"] <= row["paired_high_ms"]
+
+
+def test_hypervolume_is_a_share_of_what_lies_below_the_baseline_and_above_the_constraint() -> None:
+    teacher = data.latency(p50=4.0, right=900, model=data.TEACHER, arm="teacher", trial_id="t0", speedup=1.0)
+    frame = data.frame(teacher, data.latency(p50=1.0, right=900))
+    found = volume(frame, 0.8, data.IMAGES, drawn(frame))
+    assert found is not None
+    assert found.baseline == "resnet18 (teacher), torch-fp32"
+    # three quarters of the time, half of what accuracy is missing
+    assert found.low < 0.375 < found.high
+    assert found.share == pytest.approx(0.375, abs=0.02)
+
+
+def test_without_fp32_eager_there_is_no_hypervolume() -> None:
+    frame = data.frame(data.latency(FP16))
+    assert volume(frame, 0.8, data.IMAGES, drawn(frame)) is None
 
 
 def test_distillation_is_held_against_its_control_in_pairs() -> None:
@@ -233,3 +299,26 @@ def test_r16_the_grid_agrees_within_ten_percent_of_the_median_of_the_fresh_runs(
     (row,) = confirm_table(data.frame(data.latency(p50=grid_p50), *fresh)).to_dict("records")
     assert row["agrees"] is agrees
     assert row["spread"] == pytest.approx(0.05)
+
+
+def test_what_is_slower_but_smaller_is_on_the_front_where_size_counts() -> None:
+    small = data.latency(CHANNELS_LAST, p50=3.0, artifact_mb=1.0)
+    frame = data.frame(data.latency(artifact_mb=6.0), small, data.latency(COMPILED, p50=4.0, artifact_mb=6.0))
+    front = front_table(frame, 0.85, Choice(index=0, text=""), data.IMAGES, drawn(frame)).sort_index()
+    assert front["on_front"].tolist() == [True, False, False]
+    assert front["on_wide_front"].tolist() == [True, True, False]
+
+
+def test_an_objective_that_some_rows_lack_does_not_count_by_itself() -> None:
+    frame = data.frame(data.latency(artifact_mb=6.0), data.latency(CHANNELS_LAST, p50=3.0))
+    front = front_table(frame, 0.85, Choice(index=0, text=""), data.IMAGES, drawn(frame)).sort_index()
+    assert front["on_wide_front"].tolist() == [True, False]
+    with pytest.raises(ValueError, match="not known of every row"):
+        wide_front(front, ["size"])
+
+
+def test_an_unknown_objective_names_the_known() -> None:
+    frame = data.frame(data.latency())
+    front = front_table(frame, 0.85, Choice(index=0, text=""), data.IMAGES, drawn(frame))
+    with pytest.raises(ValueError, match="size, build, energy"):
+        wide_front(front, ["weight"])

@@ -1,4 +1,4 @@
-"""Ctrl-C, as a terminal sends it: to all processes of the study."""
+"""Ctrl-C, as a terminal sends it: to all processes of the study; and SIGTERM, as a batch system sends it."""
 
 import os
 import signal
@@ -15,15 +15,18 @@ from cifar_tune.records import TrialRecord
 pytestmark = pytest.mark.timeout(900)
 
 
-def press_after(study: Study, trials: int, times: int) -> tuple[int, str]:
-    """Start a study or go on with it; press Ctrl-C when it has more than so many trials. Exit code and last words."""
+def press_after(study: Study, trials: int, *signals: signal.Signals) -> tuple[int, str]:
+    """Start a study or go on with it; signal it when it has more than so many trials. Exit code and last words."""
     process = study.start()
     try:
         while len(Ledger(study.run).read(TrialRecord)) <= trials if study.begun() else True:
             assert process.is_running() and process.status() != psutil.STATUS_ZOMBIE, study.last_words()
             time.sleep(0.2)
-        for _ in range(times):
-            os.killpg(process.pid, signal.SIGINT)
+        for sent in signals:
+            if sent == signal.SIGTERM:
+                process.terminate()
+            else:
+                os.killpg(process.pid, sent)
             time.sleep(0.3)
         return process.wait(60), study.last_words()
     finally:
@@ -36,8 +39,12 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return Study(tmp_path_factory.mktemp("interrupted"), "interrupted")
 
 
+def finished_trials(study: Study) -> int:
+    return len(Ledger(study.run).read(TrialRecord))
+
+
 def test_the_first_writes_the_tables_and_says_how_to_go_on(study: Study) -> None:
-    code, words = press_after(study, trials=0, times=1)
+    code, words = press_after(study, 0, signal.SIGINT)
     assert code == INTERRUPTED
     assert "--resume" in words
     assert (study.run / "trials.parquet").exists()
@@ -46,13 +53,19 @@ def test_the_first_writes_the_tables_and_says_how_to_go_on(study: Study) -> None
 def test_the_second_ends_at_once_and_loses_nothing(study: Study) -> None:
     before = study.finished()
     assert before
-    code, _ = press_after(study, trials=len(Ledger(study.run).read(TrialRecord)), times=2)
+    code, _ = press_after(study, finished_trials(study), signal.SIGINT, signal.SIGINT)
     assert code == INTERRUPTED
     assert {name: study.finished()[name] for name in before} == before
     assert not list(study.run.rglob("*.part"))
 
 
-def test_what_was_interrupted_twice_is_finished(study: Study) -> None:
+def test_sigterm_ends_it_as_the_first_does(study: Study) -> None:
+    code, words = press_after(study, finished_trials(study), signal.SIGTERM)
+    assert code == INTERRUPTED
+    assert "--resume" in words
+
+
+def test_what_was_interrupted_is_finished(study: Study) -> None:
     before = study.finished()
     assert study.finish() is None
     assert {name: study.finished()[name] for name in before} == before

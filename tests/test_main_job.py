@@ -61,7 +61,7 @@ def table(finished: tuple[Path, object], name: str) -> pd.DataFrame:
 
 def test_last_line_of_stdout_is_a_report_that_exists(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     run, ended = finished
-    assert Path(ended.stdout.strip().splitlines()[-1]) == run / "report.md"
+    assert Path(ended.stdout.strip().splitlines()[-1]) == run / "report.html"
     assert "## " in (run / "report.md").read_text()
 
 
@@ -75,7 +75,7 @@ def test_every_file_of_the_contract_is_there(finished: tuple[Path, object]) -> N
     expected = {
         "study.json", "optuna.journal", "importance.parquet",
         "trials.parquet", "epochs.parquet", "latency.parquet", "front.parquet", "comparison.csv",
-        "report.md", "front.png", "checkpoints", "candidate", "ray",
+        "report.md", "report.html", "front.png", "checkpoints", "candidate", "ray",
     }  # fmt: skip
     assert expected <= names
 

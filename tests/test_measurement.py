@@ -18,7 +18,7 @@ from small_data import small_data
 
 from cifar_tune import measurement
 from cifar_tune.config import LatencyConfig, Variant
-from cifar_tune.device import CONTENDED_CORES, DeviceTakenError
+from cifar_tune.device import CONTENDED_CORES, DeviceTakenError, environment
 from cifar_tune.measurement import latency_skeleton, measure_here, measured, stand_ins
 from cifar_tune.models import build_model, save_weights
 from cifar_tune.preparation import evaluation, exported
@@ -35,7 +35,7 @@ PROTOCOL = LatencyConfig(warmup=1, iterations=350, max_iterations=350, repeats=2
 def settings(tmp_path: Path, **protocol: Any) -> GridSettings:
     return GridSettings(
         run="run", device="cpu", threads=1, latency=dataclasses.replace(PROTOCOL, **protocol),
-        cache=str(tmp_path / "cache"), input_shape=(3, 8, 8),
+        cache=str(tmp_path / "cache"), input_shape=(3, 8, 8), environment=environment("cpu"),
     )  # fmt: skip
 
 

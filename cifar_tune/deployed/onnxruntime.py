@@ -1,0 +1,31 @@
+"""The model in ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def load(card: dict[str, Any], folder: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """Images float32 (1, 3, H, W) -> logits (1, classes)."""
+    provider = PROVIDERS[card["device"]]
+    if card["device"] == "cuda":
+        ort.preload_dlls()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = card["threads"]
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = ort.InferenceSession(str(folder / "model.onnx"), options, providers=[provider])
+    if provider not in session.get_providers():  # it would fall back to the CPU, and say nothing
+        raise RuntimeError(f"ONNX Runtime could not start its {provider}")
+
+    def classify(images: np.ndarray) -> np.ndarray:
+        return np.asarray(session.run(["logits"], {"images": images})[0])
+
+    return classify
