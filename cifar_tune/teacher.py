@@ -24,11 +24,10 @@ from cifar_tune.config import ViewConfig
 from cifar_tune.data import ImageData
 from cifar_tune.models import architecture, build_model, load_weights, place
 from cifar_tune.store import replace_file
-from cifar_tune.training import autocast, cpu_precision, to_device
+from cifar_tune.training import EVALUATION_BATCH, autocast, cpu_precision, to_device
 from cifar_tune.views import Batcher, Views
 
 CHUNK_IMAGES = 2048
-BATCH_IMAGES = 512
 DIGEST_BYTES = 32
 """SHA-256 of the logits, before them in each file."""
 
@@ -67,8 +66,9 @@ class OnlineTeacher:
         """Logits for the views of images start to stop: float32 (stop - start, classes)."""
         views = to_device(views, self.device)
         indices = torch.arange(start, stop, device=self.device)
+        size = EVALUATION_BATCH[self.device.type]
         with autocast(self.precision, self.device.type):
-            return torch.cat([self.model(self.batcher.views(i, views)).float() for i in indices.split(BATCH_IMAGES)])
+            return torch.cat([self.model(self.batcher.views(i, views)).float() for i in indices.split(size)])
 
     def __call__(self, epoch: int, views: Views) -> Tensor:  # noqa: ARG002 - the views say all
         """Logits for the views of all training images: float32 (N, classes)."""

@@ -28,7 +28,9 @@ from cifar_tune.products import use_products
 from cifar_tune.schedules import schedule
 from cifar_tune.views import Batcher, Views, as_tensor, draw_views
 
-EVALUATION_BATCH = 500
+EVALUATION_BATCH = {"cpu": 128, "cuda": 512}
+"""Images in a call without gradients. On a CPU few enough that activations stay in memory the process has: with 500
+images of ResNet-18 the kernel took 20 to 30 % of the time for fresh pages, and the call was 1.4 times as long."""
 BF16_MINIMUM_SIZE = 16
 """Input side from which bf16 pays on a CPU with matrix units: below, conversions cost more than they save."""
 
@@ -271,10 +273,9 @@ def predict(
 ) -> Tensor:
     """Logits of all images in order, without augmentation, in large batches: float32 (N, classes) on the device."""
     with autocast(precision, device):
-        batches = [
-            forward(batcher.plain(start, start + EVALUATION_BATCH)).float()
-            for start in range(0, len(batcher.images), EVALUATION_BATCH)
-        ]
+        size = EVALUATION_BATCH[device]
+        starts = range(0, len(batcher.images), size)
+        batches = [forward(batcher.plain(start, start + size)).float() for start in starts]
     return torch.cat(batches)
 
 

@@ -135,5 +135,5 @@ def test_bf16_is_not_chosen_for_tiny_inputs_on_cpu() -> None:
 def test_evaluation_does_not_depend_on_the_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build_model("shufflenet_v2_x0_5", 3)
     whole = evaluate(model, DATA, "test")
-    monkeypatch.setattr("cifar_tune.training.EVALUATION_BATCH", 5)
+    monkeypatch.setattr("cifar_tune.training.EVALUATION_BATCH", {"cpu": 5})
     assert evaluate(model, DATA, "test") == pytest.approx(whole, rel=1e-5)
