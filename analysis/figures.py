@@ -84,7 +84,8 @@ def front(frame: pd.DataFrame, min_accuracy: float, images: int) -> Iterator[Pic
     points = rows(frame)
     if not points:
         return
-    figure = _figure(520, xaxis={"type": "log", "title": "median latency at batch 1 (ms, log scale)"})
+    title = "median latency at batch 1 (ms, without the drift between rows; log scale)"
+    figure = _figure(520, xaxis={"type": "log", "title": title})
     figure.update_yaxes(title="test accuracy (%)")
     steps = sorted((p["paired_ms"], 100 * p["test_accuracy"]) for p in points if p["on_front"])
     x, y = [s[0] for s in steps], [s[1] for s in steps]

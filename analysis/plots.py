@@ -108,7 +108,7 @@ def _label_axes(axes: Any, points: list[Row], title: str) -> None:
     axes.set_ylim(bottom, top + _HEADROOM * (top - bottom))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}" if value <= 100 else "")  # headroom is no accuracy
     axes.set_axisbelow(True)
-    axes.set_xlabel("median latency at batch 1 (ms, log scale)")
+    axes.set_xlabel("median latency at batch 1 (ms, without the drift between rows; log scale)")
     axes.set_ylabel("test accuracy (%)")
     axes.set_title(title, loc="left", fontsize=11)
     axes.grid(which="major", color="0.9")

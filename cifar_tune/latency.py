@@ -1,6 +1,6 @@
 """The measurement protocol (R8, R9): warm up until stable, then time single calls, in rounds beside a reference.
 
-A round is a few calls of the variant and as many of the reference, in random order, so a machine that drifts or is
+A round is a few calls of the variant and fewer of the reference, in random order, so a machine that drifts or is
 shared slows both: their ratio stays. Rounds are taken in windows, and a window during which others used the device
 is taken again. Clock, synchronisation and the watch over the device are arguments, so the protocol is tested against
 synthetic clocks, and one protocol serves every runtime and device. Statistics derive from the raw samples.
