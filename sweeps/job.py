@@ -31,8 +31,8 @@ from cifar_tune.schedules import schedule
 from cifar_tune.store import is_disk_full, note_checksums, sha256_file, to_row, write_rows
 from cifar_tune.subjects import Subject
 from cifar_tune.teacher import TeacherRef, load_model
+from cifar_tune.tuning.cells import start_host
 from cifar_tune.tuning.cluster import ClusterInfo, cluster
-from cifar_tune.tuning.host import start_host
 from cifar_tune.tuning.loggers import check_installed
 from cifar_tune.tuning.progress import StudyView
 from cifar_tune.tuning.stages import Slots, ranked

@@ -1,6 +1,8 @@
 """Imports go down only, and what must stay light stays light."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,3 +56,15 @@ def test_analysis_imports_only_the_light_part_of_the_library(path: Path) -> None
 
 def test_space_knows_neither_ray_nor_torch() -> None:
     assert not imports(ROOT / "cifar_tune" / "space.py", "ray", "torch", "optuna")
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("cifar_tune.tuning.cells", "torch"),  # its workers hold resources, and start for each stage anew
+        ("cifar_tune.tuning.trainables", "torch._dynamo"),  # a training compiles nothing
+    ],
+)
+def test_worker_of_a_trial_does_not_import_what_it_does_not_use(module: str, heavy: str) -> None:
+    asked = f"import sys, {module}; sys.exit({heavy!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", asked], cwd=ROOT, check=False).returncode == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import torch._inductor as inductor
 from torch import Tensor
 
 from cifar_tune.config import Variant
@@ -17,6 +16,8 @@ FILE = "model.pt2"
 
 def export(source: Source) -> Path:
     """See `Runtime`. Weights are folded into the kernels (`freezing`): a deployed model does not change."""
+    import torch._inductor as inductor  # not above: it takes every process 1.6 s, and few of them compile
+
     require_compiler(source.device)
     model, image = source.module(), source.prepared(source.example)
     with quiet(), torch.no_grad(), torch_scope(source.variant, source.device):
@@ -28,6 +29,8 @@ def export(source: Source) -> Path:
 
 def load(source: Source) -> Runnable:
     """See `Runtime`."""
+    import torch._inductor as inductor
+
     package = inductor.aoti_load_package(str(source.folder / FILE))
 
     def call(images: Tensor) -> Tensor:

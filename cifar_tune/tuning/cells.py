@@ -1,38 +1,80 @@
 """What a Tune worker runs for a cell of the grid: it holds the resources, and asks the measuring node's `Host`.
 
-Importing this imports nothing of ours besides, so that such a worker starts in seconds: PyTorch, the compilers and the
-server of fresh processes are the host's, which lives as long as the run. The dashboard shows a function's name as the
-actor's: each is named for its stage.
+Each Tune experiment has workers of its own. One that measured would import PyTorch and start a server of fresh
+processes anew in every stage, 12 to 20 seconds each; the host does so once, while the teacher trains, and lives as long
+as the run. Importing this module imports nothing of ours besides, so that a worker starts in seconds. The dashboard
+shows a function's name as the actor's: each is named for its stage.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
 
+if TYPE_CHECKING:
+    from cifar_tune.tuning.cluster import MeasuringNode
+    from cifar_tune.tuning.host import MeasureTask, ShipTask
 
-def prepare_variant(config: dict[str, Any], host: Any, task: list[ray.ObjectRef]) -> None:
+Cell = dict[str, Any]
+
+
+def prepare_variant(config: Cell, host: Any, task: list[ray.ObjectRef]) -> None:
     """What needs no device of its own: compile or export a variant, and read the whole test set with it."""
     _ask(host.prepare, config, task)
 
 
-def measure_latency(config: dict[str, Any], host: Any, task: list[ray.ObjectRef]) -> None:
+def measure_latency(config: Cell, host: Any, task: list[ray.ObjectRef]) -> None:
     """Measure one variant at batch 1, alone on the node: the trial holds all its CPUs or its GPU, and the slot."""
     _ask(host.measure, config, task)
 
 
-def ship_candidate(config: dict[str, Any], host: Any, task: list[ray.ObjectRef]) -> None:
+def ship_candidate(config: Cell, host: Any, task: list[ray.ObjectRef]) -> None:
     """Make the candidate's folder and check it, with what a measurement holds."""
     _ask(host.ship, config, task)
 
 
-def _ask(method: Any, config: dict[str, Any], task: list[ray.ObjectRef]) -> None:
+def _ask(method: Any, config: Cell, task: list[ray.ObjectRef]) -> None:
     """Report the record that a method of the host makes of a cell.
 
     Args:
         task: a reference to what the host is told, which is not unpickled here.
     """
     tune.report({"record": ray.get(method.remote(config["cell"], *task, os.environ.get("CUDA_VISIBLE_DEVICES")))})
+
+
+def start_host(node: MeasuringNode, device: str, *, compiles: bool) -> Any:
+    """The handle of a host on the measuring node, which is ready when it answers. It ends with the driver."""
+    made = ray.remote(Host).options(
+        num_cpus=0,
+        resources=node.touch,
+        max_concurrency=node.cpus + 1,
+        max_restarts=-1,
+        max_task_retries=1,  # it dies with all that it works on: a second death is the cell's own
+    )
+    return made.remote(device, compiles)
+
+
+class Host:
+    """Answers the cells' trials, each in a thread of its own; what can crash runs in fresh processes."""
+
+    def __init__(self, device: str, compiles: bool) -> None:
+        # not above: whoever is given an actor's handle imports the module of its class
+        from cifar_tune.tuning import host
+
+        self._does = host
+        host.start(device, compiles=compiles)
+
+    def prepare(self, cell: Cell, task: MeasureTask, gpus: str | None) -> dict[str, Any]:
+        """See `host.prepare`."""
+        return self._does.prepare(cell, task, gpus)
+
+    def measure(self, cell: Cell, task: MeasureTask, gpus: str | None) -> dict[str, Any]:
+        """See `host.measure`."""
+        return self._does.measure(cell, task, gpus)
+
+    def ship(self, cell: Cell, task: ShipTask, gpus: str | None) -> dict[str, Any]:
+        """See `host.ship`."""
+        return self._does.ship(cell, task, gpus)

@@ -1,8 +1,4 @@
-"""The process on the measuring node that builds, reads the test set and measures for a run, from its start to its end.
-
-Each Tune experiment has workers of its own. One that measured would import PyTorch and start a server of fresh
-processes anew in every stage, 12 to 20 seconds each; this one does so once, while the teacher trains.
-"""
+"""What a run's `Host` does for the cells of a grid, on the node that measures: build, read the test set, measure."""
 
 from __future__ import annotations
 
@@ -25,7 +21,6 @@ from cifar_tune.processes import environment_of_fresh, in_fresh_process, prepare
 from cifar_tune.records import BuildRecord, EvaluationRecord
 from cifar_tune.store import to_row
 from cifar_tune.subjects import GridSettings, Subject, failed_status, failure, load_subject, make_source
-from cifar_tune.tuning.cluster import MeasuringNode
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,77 +45,66 @@ class ShipTask:
     data: ray.ObjectRef
 
 
-def start_host(node: MeasuringNode, device: str, *, compiles: bool) -> Any:
-    """The handle of a host on the measuring node, which is ready when it answers. It ends with the driver."""
-    made = ray.remote(Host).options(
-        num_cpus=0,
-        resources=node.touch,
-        max_concurrency=node.cpus + 1,
-        max_restarts=-1,
-        max_task_retries=1,  # it dies with all that it works on: a second death is the cell's own
-    )
-    return made.remote(device, compiles)
+def start(device: str, *, compiles: bool) -> None:
+    """Start the server of fresh processes, before anything needs one."""
+    prepare_fresh_processes(compiles=compiles)
+    with exclusive_device(device, wait=True, purpose="(start)"):  # not beside what another study measures
+        in_fresh_process(int)  # the first starts their server
 
 
-class Host:
-    """Answers the cells' trials, each in a thread of its own; what can crash runs in fresh processes."""
+def prepare(cell: dict[str, Any], task: MeasureTask, gpus: str | None) -> dict[str, Any]:
+    """Compile or export a variant, and read the whole test set with it: records as rows.
 
-    def __init__(self, device: str, compiles: bool) -> None:
-        prepare_fresh_processes(compiles=compiles)
-        with exclusive_device(device, wait=True, purpose="(start)"):  # not beside what another study measures
-            in_fresh_process(int)  # the first starts their server
+    The cell says what is due: `build`, `evaluate`, or both, in this order.
 
-    def prepare(self, cell: dict[str, Any], task: MeasureTask, gpus: str | None) -> dict[str, Any]:
-        """Compile or export a variant, and read the whole test set with it: records as rows.
+    Args:
+        gpus: CUDA_VISIBLE_DEVICES of the trial.
+    """
+    settings, subject, variant = task.settings, Subject(**cell["subject"]), Variant(**cell["variant"])
+    rows: dict[str, Any] = {}
+    with environment_of_fresh(CUDA_VISIBLE_DEVICES=gpus):
+        if cell["build"]:
+            rows["build"] = to_row(_build(subject, variant, settings))
+        if cell["evaluate"] and rows.get("build", {"status": "ok"})["status"] == "ok":
+            rows["evaluation"] = to_row(_evaluation(subject, variant, settings, ray.get(task.data)))
+    return rows
 
-        The cell says what is due: `build`, `evaluate`, or both, in this order.
 
-        Args:
-            gpus: CUDA_VISIBLE_DEVICES of the trial.
-        """
-        settings, subject, variant = task.settings, Subject(**cell["subject"]), Variant(**cell["variant"])
-        rows: dict[str, Any] = {}
-        with environment_of_fresh(CUDA_VISIBLE_DEVICES=gpus):
-            if cell["build"]:
-                rows["build"] = to_row(_build(subject, variant, settings))
-            if cell["evaluate"] and rows.get("build", {"status": "ok"})["status"] == "ok":
-                rows["evaluation"] = to_row(_evaluation(subject, variant, settings, ray.get(task.data)))
-        return rows
+def measure(cell: dict[str, Any], task: MeasureTask, gpus: str | None) -> dict[str, Any]:
+    """Measure one variant at batch 1: a LatencyRecord as a row.
 
-    def measure(self, cell: dict[str, Any], task: MeasureTask, gpus: str | None) -> dict[str, Any]:
-        """Measure one variant at batch 1: a LatencyRecord as a row.
-
-        Beyond Ray's resources it holds the machine's lock of the device, so that two studies take turns.
-        """
-        settings, subject, variant = task.settings, Subject(**cell["subject"]), Variant(**cell["variant"])
-        skeleton = latency_skeleton(settings, subject, variant, cell["stage"], cell["repeat"])
-        data: ImageData = ray.get(task.data)
-        tests = data.test_images[:BATCH1_IMAGES]
-        first = dataclasses.replace(data, train_images=data.train_images[:0], test_images=tests)
-        waits = not settings.latency.strict
-        try:
-            with (
-                environment_of_fresh(CUDA_VISIBLE_DEVICES=gpus),
-                exclusive_device(settings.device, wait=waits, purpose=f"(run {settings.run})"),
-            ):
-                started = time.perf_counter()
-                record = measured(skeleton, subject, variant, settings, first, cell["fallback"])
-                record = dataclasses.replace(record, measure_seconds=time.perf_counter() - started)
-        except Exception as error:  # noqa: BLE001 - whatever ends a measurement becomes its row
-            record = dataclasses.replace(skeleton, status=failed_status(error), error=failure(error))
-        return to_row(record)
-
-    def ship(self, _: dict[str, Any], task: ShipTask, gpus: str | None) -> dict[str, Any]:
-        """Make the candidate's folder: the Verification as a row."""
-        settings, data = task.settings, ray.get(task.data)
-        given = (task.shipment, task.subject, settings, task.folder, task.fp32)
-        purpose = f"(candidate of run {settings.run})"
+    Beyond Ray's resources it holds the machine's lock of the device, so that two studies take turns.
+    """
+    settings, subject, variant = task.settings, Subject(**cell["subject"]), Variant(**cell["variant"])
+    skeleton = latency_skeleton(settings, subject, variant, cell["stage"], cell["repeat"])
+    data: ImageData = ray.get(task.data)
+    tests = data.test_images[:BATCH1_IMAGES]
+    first = dataclasses.replace(data, train_images=data.train_images[:0], test_images=tests)
+    waits = not settings.latency.strict
+    try:
         with (
             environment_of_fresh(CUDA_VISIBLE_DEVICES=gpus),
-            exclusive_device(settings.device, wait=True, purpose=purpose),
+            exclusive_device(settings.device, wait=waits, purpose=f"(run {settings.run})"),
         ):
-            found = in_fresh_process(_shipped, *given, data.test_images, data.test_labels)
-        return dataclasses.asdict(found)
+            started = time.perf_counter()
+            record = measured(skeleton, subject, variant, settings, first, cell["fallback"])
+            record = dataclasses.replace(record, measure_seconds=time.perf_counter() - started)
+    except Exception as error:  # noqa: BLE001 - whatever ends a measurement becomes its row
+        record = dataclasses.replace(skeleton, status=failed_status(error), error=failure(error))
+    return to_row(record)
+
+
+def ship(_: dict[str, Any], task: ShipTask, gpus: str | None) -> dict[str, Any]:
+    """Make the candidate's folder: the Verification as a row."""
+    settings, data = task.settings, ray.get(task.data)
+    given = (task.shipment, task.subject, settings, task.folder, task.fp32)
+    purpose = f"(candidate of run {settings.run})"
+    with (
+        environment_of_fresh(CUDA_VISIBLE_DEVICES=gpus),
+        exclusive_device(settings.device, wait=True, purpose=purpose),
+    ):
+        found = in_fresh_process(_shipped, *given, data.test_images, data.test_labels)
+    return dataclasses.asdict(found)
 
 
 def _shipped(
