@@ -343,7 +343,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--storages", type=int, default=3, help="studies in a bucket that fails")
     parser.add_argument("--inputs", type=int, default=300, help="malformed inputs")
     parser.add_argument(
-        "--beside", type=int, default=2, help="studies at a time: of small ones many are mostly waiting"
+        "--beside", type=int, default=3, help="studies at a time: of small ones many are mostly waiting"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args(arguments)
