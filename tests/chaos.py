@@ -23,9 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 
 import psutil
@@ -303,30 +301,21 @@ def malformed(examples: int) -> Verdict:
 def verdicts(scratch: Path, options: argparse.Namespace) -> Iterator[tuple[str, Verdict]]:
     """Every interruption, with the kind it is of."""
     chance = random.Random(options.seed)
-    with ThreadPoolExecutor(options.beside) as pool:
-        # as many beside each other as later, so that the moments are spread over the whole of a study
-        calm = [Study(scratch, f"undisturbed{number}") for number in range(options.beside)]
-        started = time.monotonic()
-        faults = [fault for fault in pool.map(Study.finish, calm) if fault is not None]
-        seconds = time.monotonic() - started
-        undisturbed, *others = [study.ending() for study in calm] if not faults else [None]
-        if any(other != undisturbed for other in others):
-            faults.append("studies that nobody disturbed end unlike each other")
-        what = f"{options.beside} undisturbed beside each other in {seconds:.0f} s"
-        yield "left alone", Verdict(what, faults[0] if faults else None)
-        if undisturbed is None or faults:
-            return
-        moments = [chance.uniform(0, 0.95 * seconds) for _ in range(options.drivers)]
-        drivers = [Study(scratch, f"driver{number:02d}") for number in range(options.drivers)]
-        for verdict in pool.map(driver_killed, drivers, moments, repeat(undisturbed)):
-            yield "driver killed", verdict
-        kills = [min(KILLS_A_STUDY, options.workers - n) for n in range(0, options.workers, KILLS_A_STUDY)]
-        workers = [Study(scratch, f"worker{number:02d}") for number in range(len(kills))]
-        chances = [random.Random(chance.random()) for _ in kills]
-        for count, verdict in zip(
-            kills, pool.map(workers_killed, workers, kills, chances, repeat(undisturbed)), strict=True
-        ):
-            yield from [("worker killed", verdict)] * count
+    calm = Study(scratch, "undisturbed")
+    started = time.monotonic()
+    fault = calm.finish()
+    seconds = time.monotonic() - started
+    yield "left alone", Verdict(f"undisturbed in {seconds:.0f} s", fault)
+    if fault is not None:
+        return
+    undisturbed = calm.ending()
+    for number in range(options.drivers):
+        moment = chance.uniform(0, 0.95 * seconds)
+        yield "driver killed", driver_killed(Study(scratch, f"driver{number:02d}"), moment, undisturbed)
+    for number, first in enumerate(range(0, options.workers, KILLS_A_STUDY)):
+        kills = min(KILLS_A_STUDY, options.workers - first)
+        verdict = workers_killed(Study(scratch, f"worker{number:02d}"), kills, chance, undisturbed)
+        yield from [("worker killed", verdict)] * kills
     if options.nodes:
         yield from (("node lost", verdict) for verdict in nodes_lost(scratch, options.nodes))
     for number in range(options.storages):
@@ -342,9 +331,6 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--nodes", type=int, default=5, help="nodes lost")
     parser.add_argument("--storages", type=int, default=3, help="studies in a bucket that fails")
     parser.add_argument("--inputs", type=int, default=300, help="malformed inputs")
-    parser.add_argument(
-        "--beside", type=int, default=3, help="studies at a time: of small ones many are mostly waiting"
-    )
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args(arguments)
     table: dict[str, list[bool]] = {}
