@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 Arm = Literal["teacher", "plain", "distill"]
-Precision = Literal["fp32", "bf16", "fp16", "fp16_weights"]
+Precision = Literal["fp32", "bf16", "fp16", "fp16_weights", "int8", "int8_dynamic"]
 Compile = Literal["none", "default", "reduce-overhead", "max-autotune"]
 DistillRule = Literal["auto", "always", "never"]
 

@@ -78,6 +78,7 @@ class Measured:
     load_seconds: float
     device_ms: float | None
     artifact_mb: float
+    note: str | None
     parameters: int
     cores: str
     evidence: dict[str, Any]
@@ -152,6 +153,7 @@ def summary(skeleton: LatencyRecord, parts: Sequence[Measured], settings: GridSe
         device_ms=parts[0].device_ms,
         load_seconds=float(np.median([part.load_seconds for part in parts])),
         artifact_mb=parts[0].artifact_mb,
+        note=parts[0].note,
         parameters=parts[0].parameters,
         speedup=speedup,
         speedup_low=low,
@@ -220,6 +222,7 @@ def measure_here(
         load_seconds=load_seconds,
         device_ms=device_ms,
         artifact_mb=runnable.artifact_mb,
+        note=runnable.note,
         parameters=parameters,
         cores=",".join(map(str, cores)),
         evidence=watch.evidence(),

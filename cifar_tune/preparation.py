@@ -80,13 +80,20 @@ def compiled(subject: Subject, variant: Variant, settings: GridSettings) -> Buil
     return _built(subject, variant, started, clock, cold=cold)
 
 
-def exported(subject: Subject, variant: Variant, settings: GridSettings) -> BuildRecord:
-    """Write the artifact of a subject's weights for a runtime that has one."""
+def exported(
+    subject: Subject, variant: Variant, settings: GridSettings, calibration: ImageData | None = None
+) -> BuildRecord:
+    """Write the artifact of a subject's weights for a runtime that has one.
+
+    Args:
+        calibration: what static INT8 is calibrated on.
+    """
     export = RUNTIMES[variant.runtime].export
     assert export is not None, f"{variant.runtime} has no artifact"
     cold = use_compile_cache(settings, subject.trial_id, variant)
     torch.set_num_threads(settings.measurement_threads)
-    source = make_source(load_subject(subject), subject, variant, settings, settings.measurement_threads)
+    threads = settings.measurement_threads
+    source = make_source(load_subject(subject), subject, variant, settings, threads, calibration)
     shutil.rmtree(source.folder, ignore_errors=True)
     source.folder.mkdir(parents=True)
     started, clock = time.time(), time.perf_counter()

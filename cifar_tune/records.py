@@ -174,6 +174,8 @@ class LatencyRecord:
     """From weights on disk to the first answer, in the process that measured, caches warm; beside the row's others."""
     measure_seconds: float | None = None
     """What the row took: processes, loading, warm-up and samples, and those of what a fallback gave up."""
+    note: str | None = None
+    """What a reader of the row must know, for example what the variant's precision leaves out."""
     artifact_mb: float | None = None
     """What this variant deploys: its file, or its weights as held in memory."""
     checkpoint_mb: float | None = None

@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from cifar_tune.config import LatencyConfig, Variant
+from cifar_tune.data import ImageData
 from cifar_tune.device import DeviceTakenError, usable_cpus
 from cifar_tune.models import load_weights, make_model
 from cifar_tune.processes import ProcessDiedError
+from cifar_tune.quantisation import calibration_images
 from cifar_tune.records import Environment, LatencyStatus
 from cifar_tune.runtimes import Source, UnsupportedError
 
@@ -86,8 +88,19 @@ def load_subject(subject: Subject) -> nn.Module:
     return model.eval()
 
 
-def make_source(model: nn.Module, subject: Subject, variant: Variant, settings: GridSettings, threads: int) -> Source:
-    """What a runtime needs to know."""
+def make_source(
+    model: nn.Module,
+    subject: Subject,
+    variant: Variant,
+    settings: GridSettings,
+    threads: int,
+    calibration: ImageData | None = None,
+) -> Source:
+    """What a runtime needs to know.
+
+    Args:
+        calibration: what static INT8 is calibrated on, where it is to be exported.
+    """
     return Source(
         model=model,
         variant=variant,
@@ -95,6 +108,7 @@ def make_source(model: nn.Module, subject: Subject, variant: Variant, settings: 
         example=torch.zeros(1, *settings.input_shape, device=settings.device),
         threads=1 if variant.single_thread else threads,
         folder=artifact_folder(settings, subject, variant),
+        calibration=None if calibration is None else calibration_images(calibration),
     )
 
 

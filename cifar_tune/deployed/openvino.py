@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
-PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
-"""What it computes in. Left alone it takes bf16 wherever the processor has it, whatever the weights are."""
+PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+"""What it computes in beside INT8. Left alone it takes bf16 wherever the processor has it, whatever the weights are."""
 
 
 def load(card: dict[str, Any], folder: Path) -> Callable[[np.ndarray], np.ndarray]:

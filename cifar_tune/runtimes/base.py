@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import itertools
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -36,6 +38,8 @@ class Source:
     """CPU threads of a call."""
     folder: Path
     """Where the artifact of this model and variant lies; `export` makes it."""
+    calibration: Tensor | None = None
+    """Training images for static INT8, float32 (n, 3, H, W); None: none are at hand."""
 
     @property
     def layout(self) -> torch.memory_format:
@@ -46,6 +50,12 @@ class Source:
         """The model on its device, in the layout and weight precision of the variant. It is changed in place."""
         model = place(self.model.eval(), self.device, self.layout)
         return HalfWeights(model) if self.variant.precision == "fp16_weights" else model
+
+    def calibrating(self) -> Iterator[Tensor]:
+        """The calibration images one by one, as the artifact takes them; UnsupportedError where there are none."""
+        if self.calibration is None or not len(self.calibration):
+            raise UnsupportedError("static INT8 is calibrated on training images, and there are none")
+        return (self.prepared(image[None]) for image in self.calibration)
 
     def prepared(self, images: Tensor) -> Tensor:
         """Images in the layout of the variant."""
@@ -78,6 +88,8 @@ class Runnable:
     """Entered once around any number of calls: no grad, autocast. Not part of a call's latency."""
     synchronize: Callable[[], object] = lambda: None
     """Returns when the device is done."""
+    note: str | None = None
+    """What a reader of its row must know."""
     on_torch_stream: bool = True
     """Whether calls run on PyTorch's current CUDA stream, so that its events can time them."""
 
@@ -122,10 +134,15 @@ def need(module: str, extra: str) -> ModuleType:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warnings that exporters cause among themselves: a user can act on none of them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Without what exporters warn, log and print among themselves: a user can act on none of it."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def wait_for(device: str) -> Callable[[], object]:

@@ -11,8 +11,8 @@ from cifar_tune.config import Variant
 from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError, file_mb, need, quiet
 
 FILE = "model.xml"
-PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
-"""What it may compute in. Left alone it takes bf16 wherever the processor has it, whatever the weights are."""
+PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+"""What it may compute in beside INT8. Left alone it takes bf16 wherever the processor has it, whatever the weights are."""
 
 
 def export(source: Source) -> Path:
@@ -21,6 +21,11 @@ def export(source: Source) -> Path:
     ov = need("openvino", "openvino")
     with torch.no_grad(), quiet():
         model = ov.convert_model(source.module(), example_input=source.example, input=[tuple(source.example.shape)])
+    if source.variant.precision == "int8":
+        nncf = need("nncf", "int8")
+        with quiet():
+            images = [image.contiguous().numpy() for image in source.calibrating()]
+            model = nncf.quantize(model, nncf.Dataset(images), subset_size=len(images))
     ov.save_model(model, source.folder / FILE, compress_to_fp16=False)
     return source.folder / FILE
 
@@ -61,5 +66,7 @@ RUNTIME = Runtime(
         Variant(runtime="openvino"),
         Variant(runtime="openvino", single_thread=True),
         Variant(runtime="openvino", precision="bf16"),
+        Variant(runtime="openvino", precision="int8"),
+        Variant(runtime="openvino", precision="int8", single_thread=True),
     ),
 )

@@ -18,6 +18,7 @@ from cifar_tune.device import exclusive_device
 from cifar_tune.measurement import BATCH1_IMAGES, latency_skeleton, measured
 from cifar_tune.preparation import compiled, evaluation, exported
 from cifar_tune.processes import environment_of_fresh, in_fresh_process, prepare_fresh_processes
+from cifar_tune.quantisation import calibration_data
 from cifar_tune.records import BuildRecord, EvaluationRecord
 from cifar_tune.store import to_row
 from cifar_tune.subjects import GridSettings, Subject, failed_status, failure, load_subject, make_source
@@ -64,7 +65,8 @@ def prepare(cell: dict[str, Any], task: MeasureTask, gpus: str | None) -> dict[s
     rows: dict[str, Any] = {}
     with environment_of_fresh(CUDA_VISIBLE_DEVICES=gpus):
         if cell["build"]:
-            rows["build"] = to_row(_build(subject, variant, settings))
+            calibration = calibration_data(ray.get(task.data)) if variant.precision == "int8" else None
+            rows["build"] = to_row(_build(subject, variant, settings, calibration))
         if cell["evaluate"] and rows.get("build", {"status": "ok"})["status"] == "ok":
             rows["evaluation"] = to_row(_evaluation(subject, variant, settings, ray.get(task.data)))
     return rows
@@ -103,7 +105,7 @@ def ship(_: dict[str, Any], task: ShipTask, gpus: str | None) -> dict[str, Any]:
         environment_of_fresh(CUDA_VISIBLE_DEVICES=gpus),
         exclusive_device(settings.device, wait=True, purpose=purpose),
     ):
-        found = in_fresh_process(_shipped, *given, data.test_images, data.test_labels)
+        found = in_fresh_process(_shipped, *given, calibration_data(data), data.test_images, data.test_labels)
     return dataclasses.asdict(found)
 
 
@@ -113,18 +115,20 @@ def _shipped(
     settings: GridSettings,
     folder: Path,
     fp32: np.ndarray,
+    calibration: ImageData,
     pixels: np.ndarray,
     labels: np.ndarray,
 ) -> Verification:
     variant, threads = shipment.row.measured_variant, settings.measurement_threads
-    source = make_source(load_subject(subject), subject, variant, settings, threads)
+    source = make_source(load_subject(subject), subject, variant, settings, threads, calibration)
     return make_candidate(folder, shipment, source, pixels, labels, fp32)
 
 
-def _build(subject: Subject, variant: Variant, settings: GridSettings) -> BuildRecord:
-    function = compiled if variant.runtime == "torch" else exported
+def _build(subject: Subject, variant: Variant, settings: GridSettings, calibration: ImageData | None) -> BuildRecord:
     try:
-        return in_fresh_process(function, subject, variant, settings)
+        if variant.runtime == "torch":
+            return in_fresh_process(compiled, subject, variant, settings)
+        return in_fresh_process(exported, subject, variant, settings, calibration)
     except Exception as error:  # noqa: BLE001 - whatever ends a build becomes its row
         return BuildRecord(
             model=subject.model,

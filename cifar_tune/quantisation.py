@@ -1,0 +1,65 @@
+"""What the INT8 variants share: the images they are calibrated on, and what dynamic quantisation leaves out."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from cifar_tune.data import ImageData
+from cifar_tune.views import Batcher
+
+CALIBRATION_IMAGES = 512
+"""Training images, evenly spaced: the ranges of the activations are read off them."""
+
+
+def calibration_data(data: ImageData) -> ImageData:
+    """The data with the images that calibration sees alone, for a process that is given no more."""
+    rows = np.linspace(0, len(data.train_images) - 1, min(CALIBRATION_IMAGES, len(data.train_images))).astype(int)
+    return dataclasses.replace(
+        data,
+        train_images=data.train_images[rows],
+        train_labels=data.train_labels[rows],
+        validation_images=data.validation_images[:0],
+        validation_labels=data.validation_labels[:0],
+        test_images=data.test_images[:0],
+        test_labels=data.test_labels[:0],
+    )
+
+
+def calibration_images(data: ImageData) -> Tensor:
+    """All training images of `calibration_data`, standardised, not augmented: float32 (n, 3, H, W)."""
+    return Batcher(data.train_images, data.mean, data.std).plain(0, len(data.train_images))
+
+
+def convolution_share(model: nn.Module, example: Tensor) -> float:
+    """Share of a model's multiplications that are in convolutions; 0 for a model without any.
+
+    Args:
+        example: float32 (1, 3, H, W), on the model's device.
+    """
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad(), contextlib.suppress(RuntimeError):
+        copy.deepcopy(model).eval()(example)
+    counts = counter.get_flop_counts().get("Global", {})
+    total = sum(counts.values())
+    return sum(n for operator, n in counts.items() if "convolution" in str(operator)) / total if total else 0.0
+
+
+def left_out(share: float) -> str | None:
+    """What dynamic quantisation does not touch, in words (R31); None where that is nothing.
+
+    Args:
+        share: `convolution_share` of the model.
+    """
+    if share == 0:
+        return None
+    return (
+        f"dynamic quantisation is of linear layers alone; {share:.1%} of this model's arithmetic is in convolutions, "
+        "which stay FP32: the static variant quantises them too"
+    )

@@ -1,0 +1,106 @@
+"""INT8 variants: they answer as FP32 does, are a quarter of its size, and say what they leave out."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_data import small_data
+from torch import nn
+
+from cifar_tune.config import Variant
+from cifar_tune.models import build_model
+from cifar_tune.quantisation import CALIBRATION_IMAGES, calibration_data, convolution_share
+from cifar_tune.runtimes import RUNTIMES, Runnable, Source, UnsupportedError
+
+IMAGES = torch.randn(24, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+NEEDS = {"onnxruntime": "onnxruntime", "openvino": "nncf", "aotinductor": "torchao"}
+STATIC = [v for r in RUNTIMES.values() for v in r.variants if v.precision == "int8" and not v.single_thread]
+DYNAMIC = Variant(runtime="onnxruntime", precision="int8_dynamic")
+
+
+def load(variant: Variant, folder: Path, model: nn.Module | None = None, calibration: torch.Tensor | None = IMAGES):
+    pytest.importorskip(NEEDS.get(variant.runtime, "torch"), reason="pip install 'cifar_tune[int8]'")
+    source = Source(
+        model=(build_model("resnet_narrow", 10) if model is None else model).eval(),
+        variant=variant, device="cpu", example=torch.zeros(1, 3, 32, 32), threads=1, folder=folder,
+        calibration=calibration,
+    )  # fmt: skip
+    runtime = RUNTIMES[variant.runtime]
+    folder.mkdir(exist_ok=True)
+    if runtime.export is not None:
+        runtime.export(source)
+    return runtime.load(dataclasses.replace(source, calibration=None))
+
+
+def answers(runnable: Runnable) -> torch.Tensor:
+    with runnable.scope():
+        return torch.cat([runnable.call(runnable.prepare_input(i[None])).float().clone() for i in IMAGES])
+
+
+def off(got: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((got - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("variant", STATIC, ids=lambda v: v.name)
+def test_static_int8_answers_nearly_as_fp32(variant: Variant, tmp_path: Path) -> None:
+    assert off(answers(load(variant, tmp_path)), answers(load(Variant(), tmp_path))) < 0.15
+
+
+@pytest.mark.parametrize("variant", STATIC, ids=lambda v: v.name)
+def test_static_int8_is_not_fp32(variant: Variant, tmp_path: Path) -> None:
+    assert off(answers(load(variant, tmp_path)), answers(load(Variant(), tmp_path))) > 1e-4
+
+
+def test_static_int8_is_less_than_a_third_of_the_size(tmp_path: Path) -> None:
+    model = build_model("resnet18", 10)
+    whole = load(Variant(runtime="onnxruntime"), tmp_path / "fp32", model)
+    small = load(Variant(runtime="onnxruntime", precision="int8"), tmp_path / "int8", model)
+    assert small.artifact_mb < 0.3 * whole.artifact_mb
+
+
+@pytest.mark.parametrize("variant", STATIC, ids=lambda v: v.name)
+def test_static_int8_without_training_images_is_unsupported(variant: Variant, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="calibrated on training images"):
+        load(variant, tmp_path, calibration=IMAGES[:0])
+
+
+def test_dynamic_int8_says_that_it_leaves_convolutions(tmp_path: Path) -> None:
+    note = load(DYNAMIC, tmp_path, calibration=None).note
+    assert note is not None
+    assert "in convolutions" in note
+
+
+class Linear(nn.Module):
+    """A model without a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(3072, 256), nn.ReLU(), nn.Linear(256, 10))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.layers(images)
+
+
+def test_dynamic_int8_of_a_linear_model_leaves_nothing_out(tmp_path: Path) -> None:
+    assert load(DYNAMIC, tmp_path, Linear()).note is None
+
+
+def test_dynamic_int8_of_a_linear_model_is_small_and_right(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Linear()
+    whole = load(Variant(runtime="onnxruntime"), tmp_path / "fp32", model)
+    small = load(DYNAMIC, tmp_path / "int8", model)
+    assert small.artifact_mb < 0.3 * whole.artifact_mb
+    assert off(answers(small), answers(whole)) < 0.05
+
+
+def test_share_of_convolutions_of_a_convolutional_model() -> None:
+    assert convolution_share(build_model("resnet18", 10).eval(), torch.zeros(1, 3, 32, 32)) > 0.99
+
+
+def test_calibration_sees_images_from_all_of_the_training_set() -> None:
+    data = small_data(600)
+    rows = np.linspace(0, 599, CALIBRATION_IMAGES).astype(int)
+    assert np.array_equal(calibration_data(data).train_images, data.train_images[rows])
