@@ -23,7 +23,9 @@ from cifar_tune.config import REFERENCE, Variant, grid_variants
 Verdict = Literal["keep", "drop", "refine"]
 
 MAX_DROP_POINTS = 0.5
-"""FP16 is kept only while its accuracy drop is below this many points (R10)."""
+"""A lower precision is kept only while its accuracy drop is below this many points (R10)."""
+MAX_DROP_POINTS_INT8 = 1.0
+"""The same of INT8 (R23)."""
 MIN_LAYOUT_GAIN = 0.05
 """channels_last is kept only where its gain is above this share of the latency (R13)."""
 TIE = 0.01
@@ -180,7 +182,7 @@ def _decide(row: Row, step: str, base: Row | None, images: int) -> Decision:
         expected=EXPECTED.get(name),
         accuracy_drop_points=drop and drop.points,
         interval=drop and (drop.low, drop.high),
-        reason=reason,
+        reason=f"{reason}; {row['note']}" if row.get("note") else reason,
     )
 
 
@@ -191,7 +193,7 @@ def _verdict(
     if trouble or gain is None:
         return "refine", trouble or "there is nothing to compare it with"
     if step == "precision":
-        return _precision_verdict(gain, drop)
+        return _precision_verdict(gain, drop, max_drop(row))
     if step in ("compile", "runtime", "single_thread"):
         built = compile_text(row)
         return ("keep" if gain > 0 else "drop"), gain_text(gain) + (f"; its build took {built}" if built else "")
@@ -213,14 +215,19 @@ def _trouble(row: Row, base: Row | None) -> str | None:
     return None
 
 
-def _precision_verdict(gain: float, drop: PairedDifference | None) -> tuple[Verdict, str]:
+def max_drop(row: Row) -> float:
+    """Points of accuracy that the row's precision must not cost."""
+    return MAX_DROP_POINTS_INT8 if row["precision"].startswith("int8") else MAX_DROP_POINTS
+
+
+def _precision_verdict(gain: float, drop: PairedDifference | None, most: float) -> tuple[Verdict, str]:
     if drop is None:
         return "refine", "its accuracy was not compared with that of FP32"
     figures = f"accuracy drop {drop}; {gain_text(gain)}"
-    if drop.low <= MAX_DROP_POINTS <= drop.high:
-        figures += f"; the interval includes {MAX_DROP_POINTS}, so more test images would be needed to be sure"
-    if drop.points >= MAX_DROP_POINTS:
-        return "drop", f"accuracy falls by {MAX_DROP_POINTS} point or more: {figures}"
+    if drop.low <= most <= drop.high:
+        figures += f"; the interval includes {most}, so more test images would be needed to be sure"
+    if drop.points >= most:
+        return "drop", f"accuracy falls by {most} point or more: {figures}"
     return ("keep" if gain > 0 else "drop"), figures
 
 
@@ -265,8 +272,9 @@ def _rejection(grid: list[Row], row: Row, min_accuracy: float, images: int) -> s
         drop = next((d for d in drops if d is not None), None)
         if drop is None:
             return f"the accuracy of {row['precision']} was not compared with that of FP32 (R10)"
-        if drop.points >= MAX_DROP_POINTS:
-            return f"{row['precision']} costs {drop.points:.2f} points of accuracy (R10)"
+        if drop.points >= max_drop(row):
+            rule = "R10" if max_drop(row) == MAX_DROP_POINTS else "R23"
+            return f"{row['precision']} costs {drop.points:.2f} points of accuracy ({rule})"
     if row["channels_last"]:
         without = partner(grid, row, channels_last=False)
         gain = latency_gain(row, without) if without is not None and is_measured(without) else None

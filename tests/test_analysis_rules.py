@@ -59,6 +59,28 @@ def test_r10_fp16_must_lose_less_than_half_a_point(right: int, verdict: str) -> 
     assert decide(data.latency(FP16, p50=1.0, right=right)).verdict == verdict
 
 
+INT8 = Variant(runtime="onnxruntime", precision="int8")
+ONNX = Variant(runtime="onnxruntime")
+
+
+@pytest.mark.parametrize(("right", "verdict"), [(891, "keep"), (890, "drop")])
+def test_r23_int8_must_lose_less_than_a_point(right: int, verdict: str) -> None:
+    frame = data.frame(data.latency(), data.latency(ONNX, p50=1.0), data.latency(INT8, p50=0.5, right=right))
+    assert decide_steps(frame, data.IMAGES)[-1].verdict == verdict
+
+
+def test_int8_that_loses_a_point_is_no_candidate() -> None:
+    frame = data.frame(data.latency(), data.latency(ONNX, p50=1.0), data.latency(INT8, p50=0.5, right=890))
+    assert "int8 costs 1.00 points of accuracy (R23)" in rejections(frame, 0.8, data.IMAGES).values()
+
+
+def test_r31_the_reason_says_what_the_row_notes() -> None:
+    dynamic = Variant(runtime="onnxruntime", precision="int8_dynamic")
+    noted = data.latency(dynamic, p50=0.9, note="99 % is in convolutions")
+    frame = data.frame(data.latency(), data.latency(ONNX, p50=1.0), noted)
+    assert decide_steps(frame, data.IMAGES)[-1].reason.endswith("99 % is in convolutions")
+
+
 def test_r10_the_paired_drop_and_its_interval_are_reported() -> None:
     decision = decide(data.latency(FP16, p50=1.0, right=897))
     assert decision.interval is not None

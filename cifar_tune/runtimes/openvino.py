@@ -12,7 +12,7 @@ from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError
 
 FILE = "model.xml"
 PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
-"""What it may compute in beside INT8. Left alone it takes bf16 wherever the processor has it, whatever the weights are."""
+"""What it may compute in beside INT8. Left alone it takes bf16 wherever there is any, whatever the weights are."""
 
 
 def export(source: Source) -> Path:
