@@ -41,6 +41,7 @@ def trial_again(run: Path, trial_id: str) -> tuple[TrainConfig, ImageData, Teach
         cast("Arm", trial.arm),
         _sample(trial),
         epochs=trial.epochs,
+        start=_start(run, study, trials, trial.start_sha256),
         seed=trial.seed,
         device=device,
         threads=usable_cpus(),
@@ -61,9 +62,18 @@ def _sample(trial: TrialRecord) -> dict[str, float | str]:
 
 
 def _teacher(run: Path, study: StudyConfig, trials: list[TrialRecord], sha256: str) -> TeacherRef:
+    path = _weights(run, study, trials, sha256, "the teacher's")
+    return TeacherRef(model=study.teacher, checkpoint=str(path), sha256=sha256)
+
+
+def _start(run: Path, study: StudyConfig, trials: list[TrialRecord], sha256: str | None) -> str | None:
+    return None if sha256 is None else str(_weights(run, study, trials, sha256, "the whole model's"))
+
+
+def _weights(run: Path, study: StudyConfig, trials: list[TrialRecord], sha256: str, whose: str) -> Path:
     own = [run / t.checkpoint for t in trials if t.checkpoint and t.checkpoint_sha256 == sha256]
     given = [] if study.teacher_checkpoint is None else [Path(study.teacher_checkpoint)]
     for path in (*own, *given):
         if path.is_file() and sha256_file(path) == sha256:
-            return TeacherRef(model=study.teacher, checkpoint=str(path.absolute()), sha256=sha256)
-    raise ValueError(f"the teacher's weights (sha256 {sha256[:12]}) are neither in {run} nor where they were given")
+            return path.absolute()
+    raise ValueError(f"{whose} weights (sha256 {sha256[:12]}) are neither in {run} nor where they were given")

@@ -112,6 +112,8 @@ class TrainConfig:
     """Distillation temperature T (R6); read only when alpha > 0."""
     alpha: float = 0.0
     """Weight of the distillation term (R6); 0 trains on labels alone and needs no teacher."""
+    start: str | None = None
+    """Path of the weights of the whole model that a pruned one begins with; None: fresh weights."""
     progressive: bool = False
     """Show the first third of the epochs at half the image side, the second at three quarters."""
     seed: int = 0
@@ -298,6 +300,10 @@ class StudyConfig:
     """Seeds of each of them."""
     final_epochs: int | None = None
     """Epochs of a finalist, where they are more than a student's trial has."""
+    prune: tuple[float, ...] = ()
+    """Shares of its multiplications to which the teacher and each student's best finalist are pruned and trained on."""
+    prune_epochs: int | None = None
+    """Epochs of a pruned model; None: as many as a student's trial has."""
     warm_start: str | None = None
     """An earlier run, whose best trials are tried after the authors' defaults."""
     batch_size: int = 128
@@ -413,6 +419,10 @@ class StudyConfig:
             check(
                 is_safe_name(self.name), "name", self.name, "letters, digits, '.', '_' and '-', not starting with '.'"
             )
+        check(all(0 < share < 1 for share in self.prune), "prune", self.prune, "shares between 0 and 1")
+        check(len(set(self.prune)) == len(self.prune), "prune", self.prune, "each share once")
+        pruned = self.prune_epochs
+        check(pruned is None or pruned >= 1, "prune epochs", pruned, "1 or more")
         final = self.final_epochs
         check(final is None or final >= 1, "final epochs", final, "1 or more")
         search = self.search_images
@@ -456,6 +466,11 @@ class StudyConfig:
     def finalist_epochs(self) -> int:
         """Epochs of a student's finalist."""
         return max(self.epochs, self.final_epochs or 0)
+
+    @property
+    def pruned_epochs(self) -> int:
+        """Epochs of a pruned model."""
+        return self.prune_epochs or self.epochs
 
     def kept_trials(self, stage: str) -> int:
         """Trials of a search whose weights outlive it: the teacher's best, and what the finalists come from."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from cifar_tune import pruning
 from cifar_tune.store import sha256_file
 
 if TYPE_CHECKING:
@@ -147,21 +148,25 @@ MODELS: dict[str, Architecture] = {
 
 
 def architecture(name: str) -> Architecture:
-    """The registered architecture; ValueError lists those there are."""
-    if name not in MODELS:
-        raise ValueError(f"model {name!r} is unknown; allowed are {', '.join(MODELS)}")
-    return MODELS[name]
+    """The registered architecture, of a pruned model the one it was; ValueError lists those there are."""
+    base, _ = pruning.parse(name)
+    if base not in MODELS:
+        raise ValueError(f"model {base!r} is unknown; allowed are {', '.join(MODELS)}")
+    return MODELS[base]
 
 
 def build_model(name: str, classes: int, seed: int = 0) -> nn.Module:
-    """A model with freshly initialised weights, the same for the same seed.
+    """A model with freshly initialised weights, the same for the same seed; `NAME@SHARE`: a pruned one.
 
     Batch-norm statistics follow with momentum 0.1: torchvision's 0.01 for MobileNetV3 needs hundreds of steps to
     follow a change, so a short training would be judged on stale statistics.
     """
+    _, share = pruning.parse(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = architecture(name).build(classes)
+    if share is not None:
+        pruning.narrowed(model, share)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.1

@@ -83,6 +83,8 @@ class TrialRecord:
     checkpoint_sha256: str | None = None
     teacher_sha256: str | None = None
     """Of the teacher's weights; None where no teacher was asked."""
+    start_sha256: str | None = None
+    """Of the weights that a pruned model began with; None: fresh ones."""
     environment: Environment
 
 

@@ -20,10 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cifar_tune import pruning
 from cifar_tune.config import TrainConfig
 from cifar_tune.data import ImageData
 from cifar_tune.losses import count_correct, distillation_loss
-from cifar_tune.models import architecture, build_model, place
+from cifar_tune.models import architecture, build_model, load_weights, place
 from cifar_tune.products import use_products
 from cifar_tune.schedules import schedule
 from cifar_tune.views import Batcher, Views, as_tensor, draw_views
@@ -87,7 +88,7 @@ def train(
     torch.manual_seed(config.seed)  # of dropout: a worker that is reused has drawn for other trials
     device = torch.device(config.device)
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    model = place(build_model(config.model, len(data.classes), config.seed), device, layout)
+    model = place(initial_model(config, len(data.classes)), device, layout)
     batcher = Batcher(data.train_images, data.mean, data.std, device, config.views.cutout)
     labels = as_tensor(data.train_labels).to(device)
     stepper = Stepper(config, model, data, steps_per_epoch=math.ceil(len(labels) / config.batch_size))
@@ -122,6 +123,16 @@ def train(
             seconds=time.perf_counter() - started,
             images_per_second=len(labels) / (trained - training_started),
         )
+
+
+def initial_model(config: TrainConfig, classes: int) -> nn.Module:
+    """What a training begins with: fresh weights, or, pruned, those of the whole model."""
+    if config.start is None:
+        return build_model(config.model, classes, config.seed)
+    base, share = pruning.parse(config.model)
+    whole = build_model(base, classes)
+    load_weights(whole, Path(config.start))
+    return whole if share is None else pruning.narrowed(whole, share)
 
 
 class Stepper:

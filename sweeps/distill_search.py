@@ -21,7 +21,9 @@ from analysis.report import Candidate, write_report
 from cifar_tune import cli
 from cifar_tune.cli import StudyFailedError
 from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, TEACHER_ARM, Arm, StudyConfig
+from cifar_tune.pruning import pruned_name
 from cifar_tune.records import EvaluationRecord, ImportanceRecord, LatencyRecord, TrialRecord
+from cifar_tune.space import first_point
 from cifar_tune.store import note_checksums, read_records, write_records
 from cifar_tune.subjects import Subject
 from cifar_tune.teacher import TeacherRef
@@ -148,6 +150,7 @@ def find_finalists(work: Job, prepared: Prepared, students: Sequence[str]) -> Fi
         if distillation_due(work.study, plain):
             best += search_student(work, student, DISTILL_ARM, teacher, earlier)
     finals = train_finalists(work, best, teacher)
+    finals += train_pruned(work, subject, own_teacher, chosen_finalists(finals), teacher)
     chosen = [as_subject(work, t) for t in chosen_finalists(finals)]
     return Finalists(subjects=[subject, *chosen], trials=[*own_teacher, *finals])
 
@@ -213,6 +216,50 @@ def train_finalists(work: Job, best: Sequence[TrialRecord], teacher: TeacherRef)
     slots = training_slots(study, work.info, work.device, max(1, len(trainings)))
     task = train_task(work, "final", slots, teacher=teacher)
     return retrain(task, trainings, slots, work.run, dataset, work.ledger, work.view)
+
+
+def train_pruned(
+    work: Job,
+    teacher_subject: Subject,
+    own_teacher: Sequence[TrialRecord],
+    finalists: Sequence[TrialRecord],
+    teacher: TeacherRef,
+) -> list[TrialRecord]:
+    """R33: the teacher and each student's best finalist, narrowed to each share of `--prune`, and trained on.
+
+    Each goes on with its own recipe from the start of the schedule, at its full rate: that recovers more than low rates
+    do (Renda et al., "Comparing Rewinding and Fine-tuning", 2020). The teacher teaches all of them, itself included.
+
+    Args:
+        own_teacher: the teacher's trial, where this run trained it.
+    """
+    study, dataset = work.study, str(work.about_data["label"])
+    if not study.prune:
+        return []
+    arm: Arm = PLAIN_ARM if study.distill == "never" else DISTILL_ARM
+    students: dict[str, TrialRecord] = {}
+    for trial in ranked(finalists):
+        students.setdefault(trial.model, trial)
+    points = {trial.model: point_of(trial, study, arm) for trial in (*students.values(), *own_teacher)}
+    wholes = {
+        subject.model: subject for subject in (*(as_subject(work, t) for t in students.values()), teacher_subject)
+    }
+    trainings = [
+        Training(
+            arm=arm,
+            model=pruned_name(model, share),
+            sample=points.get(model, first_point(study, arm)),
+            seed=study.finalist_seeds[0],
+            epochs=study.pruned_epochs,
+            start=whole.checkpoint,
+            start_sha256=whole.checkpoint_sha256,
+        )
+        for model, whole in wholes.items()
+        for share in study.prune
+    ]
+    slots = training_slots(study, work.info, work.device, len(trainings))
+    task = train_task(work, "final", slots, teacher=teacher)
+    return retrain(task, trainings, slots, work.run, dataset, work.ledger, work.view, "pruned")
 
 
 def distillation_due(study: StudyConfig, plain: Sequence[TrialRecord]) -> bool:

@@ -33,6 +33,7 @@ CHANGEABLE_ON_RESUME = (
     "teacher_samples",
     "final_top",
     "final_seeds",
+    "prune",
     "warm_start",
     "students",
     "address",

@@ -25,6 +25,7 @@ from cifar_tune.ledger import Ledger
 from cifar_tune.mirror import Mirror
 from cifar_tune.models import architecture, trained_on
 from cifar_tune.presets import PRESETS
+from cifar_tune.pruning import require_pruning
 from cifar_tune.records import EpochRecord, LatencyRecord, Stage, TrialRecord
 from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.schedules import schedule
@@ -127,6 +128,8 @@ def _checked(study: StudyConfig) -> Prepared:
         schedule(name)
     check_runtimes(study)
     check_installed(study.log)
+    if study.prune:
+        require_pruning()
     device = resolve_device(study.device)
     bucket = bucket_of(study)
     run = run_folder(study, bucket)

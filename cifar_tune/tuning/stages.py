@@ -138,17 +138,18 @@ def retrain(
     dataset: str,
     ledger: Ledger,
     view: StudyView,
+    name: str = "finalists",
 ) -> list[TrialRecord]:
     """Train finalists, less what the ledger holds; returns them in the order of `trainings`."""
     done = {r.trial_id for r in ledger.read(TrialRecord)}
     missing = [t for t in trainings if task.trial_id(t) not in done]
     if missing:
         task = dataclasses.replace(task, begun={b.trial_id: b for b in unfinished(run, ledger)})
-        stage_view = view.stage("finalists", sum(t.epochs for t in missing), "epochs")
+        stage_view = view.stage(name, sum(t.epochs for t in missing), "epochs")
         fit(
             tune.with_parameters(TRAINABLES[task.stage], task=task),
             run,
-            name="finalists",
+            name=name,
             bundle=slots.bundle,
             tune_config=tune.TuneConfig(reuse_actors=True),
             param_space={"cell": tune.grid_search([dataclasses.asdict(t) for t in missing])},
@@ -264,6 +265,7 @@ class TrialKeeper:
             checkpoint=str(checkpoint.relative_to(self._run)) if checkpoint else None,
             checkpoint_sha256=sha256_file(checkpoint) if checkpoint else None,
             teacher_sha256=task.teacher_sha256(training),
+            start_sha256=training.start_sha256,
             environment=Environment(**there) if there else environment(task.device),
         )
 

@@ -38,10 +38,15 @@ class Training:
     """A point of the search space."""
     seed: int
     epochs: int
+    start: str | None = None
+    """Absolute path of the weights of the whole model that a pruned one begins with."""
+    start_sha256: str | None = None
 
     def config(self, study: StudyConfig, **fixed: Any) -> TrainConfig:
         """What the training loop takes."""
-        return study.train_config(self.model, self.arm, self.sample, seed=self.seed, epochs=self.epochs, **fixed)
+        return study.train_config(
+            self.model, self.arm, self.sample, seed=self.seed, epochs=self.epochs, start=self.start, **fixed
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +78,8 @@ class TrainTask:
 
     def trial_id(self, training: Training) -> str:
         """A trial's name, from what it depends on: a resumed run knows it again, unless its teacher is another."""
-        recipe = json.dumps([training.sample, training.epochs, self.teacher_sha256(training)], sort_keys=True)
+        parts = [training.sample, training.epochs, self.teacher_sha256(training), training.start_sha256]
+        recipe = json.dumps(parts, sort_keys=True)
         name = f"{training.arm}-{training.model}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
         return f"final-{name}-seed{training.seed}" if self.stage == "final" else name
 

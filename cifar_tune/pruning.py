@@ -1,0 +1,78 @@
+"""Structured pruning: whole channels leave a model, so that every runtime has less to do (R33).
+
+`resnet18@0.5` names ResNet-18 with about half of its multiplications. Which channels stay depends on the weights, how
+many does not: an architecture with fresh weights and one with trained ones are narrowed to the same shapes, so a
+checkpoint of the one loads into the other.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import warnings
+
+import torch
+from torch import nn
+
+MARK = "@"
+"""Between an architecture's name and the share of its multiplications that is kept."""
+CHANNELS_OF = 8
+"""Channels are kept in multiples of so many, which vector and matrix units take whole."""
+SIDE = 32
+"""Of the image on which layers are traced; the shapes of weights do not depend on it."""
+
+
+def parse(name: str) -> tuple[str, float | None]:
+    """An architecture's name and the share of its multiplications that is kept; None: all. ValueError: no share."""
+    base, mark, share = name.partition(MARK)
+    if not mark:
+        return base, None
+    try:
+        kept = float(share)
+    except ValueError:
+        kept = math.nan
+    if not 0 < kept < 1:
+        raise ValueError(f"share of multiplications in {name!r} is {share!r}; allowed is between 0 and 1")
+    return base, kept
+
+
+def pruned_name(model: str, share: float) -> str:
+    """The name of a model with that share of its multiplications."""
+    return f"{model}{MARK}{share:g}"
+
+
+def require_pruning() -> None:
+    """ValueError says how to install what narrows models."""
+    if importlib.util.find_spec("torch_pruning") is None:
+        raise ValueError("torch_pruning is not installed: pip install 'cifar_tune[prune]'")
+
+
+def narrowed(model: nn.Module, share: float) -> nn.Module:
+    """The model with its least important channels cut off, in place: about `share` of its multiplications are left.
+
+    Every layer keeps the root of the share of its channels, in and out, the classifier's answers aside. Importance is
+    the norm of a channel's weights in all layers that share it (Fang et al., "DepGraph", 2023).
+
+    Raises:
+        ValueError: torch_pruning is not installed, or cannot follow the model.
+    """
+    require_pruning()
+    with warnings.catch_warnings(), torch.enable_grad():  # layers are found along the gradient
+        warnings.simplefilter("ignore")  # of its own past
+        import torch_pruning
+
+        image = torch.zeros(1, 3, SIDE, SIDE)
+        was_training = model.training
+        model.eval()
+        answers = model(image).shape[1]
+        classifiers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == answers]
+        pruner = torch_pruning.pruner.BasePruner(
+            model,
+            image,
+            importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+            pruning_ratio=1 - math.sqrt(share),
+            ignored_layers=classifiers,
+            round_to=CHANNELS_OF,
+        )
+        pruner.step()
+    return model.train(was_training)

@@ -1,0 +1,57 @@
+"""`--prune` in a study: pruned models are finalists, measured and on the front as all others."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sweeps import distill_search
+
+pytest.importorskip("torch_pruning", reason="pip install 'cifar_tune[prune]'")
+COMMAND = [sys.executable, distill_search.__file__, "--preset", "chaos", "--name", "run", "--num-samples", "1"]
+
+
+def study(storage: Path, *more: str) -> None:
+    ended = subprocess.run(
+        [*COMMAND, "--storage", storage, *more], cwd=storage, env=os.environ.copy(), capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr[-2000:]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run that is then extended by pruned models."""
+    storage = tmp_path_factory.mktemp("pruned")
+    study(storage)
+    study(storage, "--resume", "--prune", "0.5")
+    return storage / "run"
+
+
+def test_pruned_finalist_begins_with_the_weights_of_a_whole_one(run: Path) -> None:
+    trials = pd.read_parquet(run / "trials.parquet")
+    pruned = trials[trials.model == "resnet_tiny@0.5"]
+    assert len(pruned) == 1
+    assert set(pruned.start_sha256) <= set(trials[trials.model == "resnet_tiny"].checkpoint_sha256)
+
+
+def test_pruned_finalist_has_read_the_test_set(run: Path) -> None:
+    trials = pd.read_parquet(run / "trials.parquet")
+    assert trials[trials.model == "resnet_tiny@0.5"].test_accuracy.notna().all()
+
+
+def test_every_variant_of_a_pruned_model_is_measured(run: Path) -> None:
+    rows = pd.read_parquet(run / "latency.parquet").query("stage == 'grid'")
+    variants = {model: set(part.variant) for model, part in rows.groupby("model")}
+    assert variants["resnet_tiny@0.5"] == variants["resnet_tiny"]
+    assert set(rows.status) == {"ok"}
+
+
+def test_pruned_trial_can_be_trained_again_alone(run: Path) -> None:
+    trials = pd.read_parquet(run / "trials.parquet").query("model == 'resnet_tiny@0.5'")
+    again = [sys.executable, "-m", "cifar_tune", "train", "--run", run, "--trial", trials.trial_id.item()]
+    ended = subprocess.run(again, cwd=run.parent, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]

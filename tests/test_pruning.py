@@ -1,0 +1,73 @@
+"""Pruned models: whole channels are gone, the name tells the shapes, and weights are those of the whole model."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from small_data import small_data
+from torch.utils.flop_counter import FlopCounterMode
+
+from cifar_tune.config import TrainConfig
+from cifar_tune.models import architecture, build_model, load_weights, save_weights
+from cifar_tune.pruning import narrowed, parse, pruned_name
+from cifar_tune.training import initial_model, train
+
+pytest.importorskip("torch_pruning", reason="pip install 'cifar_tune[prune]'")
+MODELS = ["resnet18", "speednet", "mobilenet_v3_small"]
+
+
+def multiplications(name: str) -> int:
+    model = build_model(name, 10).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 3, 32, 32))
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_name_says_about_what_share_of_the_multiplications_is_left(model: str) -> None:
+    assert multiplications(pruned_name(model, 0.5)) / multiplications(model) == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_weights_of_a_narrowed_model_fit_the_architecture_of_that_name(model: str, tmp_path: Path) -> None:
+    save_weights(narrowed(build_model(model, 10, seed=1), 0.5), tmp_path / "w")
+    load_weights(build_model(f"{model}@0.5", 10, seed=2), tmp_path / "w")
+
+
+def test_pruned_model_has_as_many_classes() -> None:
+    assert build_model("speednet@0.25", 7).eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
+
+
+def test_channels_are_kept_in_eights() -> None:
+    model = build_model("resnet18@0.3", 10)
+    assert {m.out_channels % 8 for m in model.modules() if isinstance(m, torch.nn.Conv2d)} == {0}
+
+
+@pytest.mark.parametrize("name", ["speednet@1", "speednet@0", "speednet@half", "speednet@"])
+def test_share_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="share of multiplications"):
+        parse(name)
+
+
+def test_pruned_name_of_an_unknown_model_is_refused() -> None:
+    with pytest.raises(ValueError, match="model 'resnet19' is unknown"):
+        architecture("resnet19@0.5")
+
+
+CONFIG = TrainConfig(model="resnet_tiny@0.5", arm="plain", epochs=1, batch_size=16, lr=0.01)
+
+
+def test_training_begins_with_the_strongest_channels_of_the_whole_model(tmp_path: Path) -> None:
+    whole = build_model("resnet_tiny", 3, seed=1)
+    with torch.no_grad():  # the last half of the first layer's channels is the weaker one
+        whole.get_parameter("features.0.weight")[8:] *= 1e-3
+    save_weights(whole, tmp_path / "whole")
+    begun = initial_model(dataclasses.replace(CONFIG, start=str(tmp_path / "whole")), 3)
+    assert begun.get_parameter("features.0.weight").abs().sum((1, 2, 3)).min() > 0.1
+
+
+def test_pruned_model_trains_from_the_whole_model(tmp_path: Path) -> None:
+    save_weights(build_model("resnet_tiny", 3, seed=1), tmp_path / "whole")
+    (epoch,) = train(dataclasses.replace(CONFIG, start=str(tmp_path / "whole")), small_data())
+    assert epoch.val_accuracy >= 0
