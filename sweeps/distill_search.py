@@ -220,10 +220,10 @@ def train_finalists(work: Job, best: Sequence[TrialRecord], teacher: TeacherRef)
 
 def train_pruned(
     work: Job,
-    teacher_subject: Subject,
+    teacher: Subject,
     own_teacher: Sequence[TrialRecord],
     finalists: Sequence[TrialRecord],
-    teacher: TeacherRef,
+    teaches: TeacherRef,
 ) -> list[TrialRecord]:
     """R33: the teacher and each student's best finalist, narrowed to each share of `--prune`, and trained on.
 
@@ -241,9 +241,7 @@ def train_pruned(
     for trial in ranked(finalists):
         students.setdefault(trial.model, trial)
     points = {trial.model: point_of(trial, study, arm) for trial in (*students.values(), *own_teacher)}
-    wholes = {
-        subject.model: subject for subject in (*(as_subject(work, t) for t in students.values()), teacher_subject)
-    }
+    wholes = {subject.model: subject for subject in [*(as_subject(work, t) for t in students.values()), teacher]}
     trainings = [
         Training(
             arm=arm,
@@ -258,7 +256,7 @@ def train_pruned(
         for share in study.prune
     ]
     slots = training_slots(study, work.info, work.device, len(trainings))
-    task = train_task(work, "final", slots, teacher=teacher)
+    task = train_task(work, "final", slots, teacher=teaches)
     return retrain(task, trainings, slots, work.run, dataset, work.ledger, work.view, "pruned")
 
 

@@ -15,6 +15,7 @@ from cifar_tune.config import DISTILL_ARM, GRID, PLAIN_ARM, TEACHER_ARM, Arm, St
 from cifar_tune.device import usable_cpus
 from cifar_tune.ledger import Ledger
 from cifar_tune.models import build_model, place
+from cifar_tune.pruning import pruned_name
 from cifar_tune.records import Stage, TrialRecord
 from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.training import Stepper
@@ -56,6 +57,7 @@ def plan(prepared: Prepared) -> list[PlannedStage]:
     cores = usable_cpus() if prepared.device == "cpu" else 1
     arms: dict[str, Arm] = {**dict.fromkeys(study.students, PLAIN_ARM), study.teacher: TEACHER_ARM}
     rates = {model: cores * images_per_second(prepared, model, arm) for model, arm in arms.items()}
+    rates |= {pruned_name(model, share): rates[model] / share for model in arms for share in study.prune}
     return [*budget_stages(prepared), *training_stages(prepared, rates), *grid_stages(prepared, rates, cores)]
 
 
@@ -110,7 +112,20 @@ def training_stages(prepared: Prepared, rates: Mapping[str, float]) -> list[Plan
     for number, student in enumerate(study.students):
         first = answers(images, study.finalist_epochs) if DISTILL_ARM in arms and number == 0 else 0.0
         stages.append(training(f"finalists {student}", student, "final", study.finalist_epochs, trials, images, first))
-    return stages
+    return stages + [
+        training(f"pruned {model}", model, "final", study.pruned_epochs, 1, images) for model in pruned_models(study)
+    ]
+
+
+def pruned_models(study: StudyConfig) -> list[str]:
+    """What `--prune` makes of teacher and students."""
+    wholes = dict.fromkeys((study.teacher, *study.students))
+    return [pruned_name(model, share) for model in wholes for share in study.prune]
+
+
+def measured_models(study: StudyConfig) -> list[str]:
+    """The architectures whose variants are measured, one for each finalist."""
+    return [study.teacher, *(s for s in study.students for _ in study_arms(study)), *pruned_models(study)]
 
 
 def _full_sized_epochs(study: StudyConfig, stage: Stage, epochs: int) -> float:
@@ -127,7 +142,7 @@ def study_arms(study: StudyConfig) -> tuple[Arm, ...]:
 def grid_stages(prepared: Prepared, rates: Mapping[str, float], cores: int) -> list[PlannedStage]:
     """Builds, readings of the test set, and measurements."""
     study, variants = prepared.study, study_variants(prepared.study, prepared.device)
-    models = [study.teacher, *(student for student in study.students for _ in study_arms(study))]
+    models = measured_models(study)
     compiles = len(set(models)) * sum(v.compile != "none" for v in variants)
     exports = len(models) * sum(RUNTIMES[v.runtime].export is not None for v in {v.built for v in variants})
     builds = (SECONDS_A_BUILD * compiles + SECONDS_AN_EXPORT * exports) / cores
@@ -184,19 +199,21 @@ def disk_bytes(prepared: Prepared) -> int:
     searched = images if prepared.search_data is None else len(prepared.search_data.train_images)
     arms = study_arms(study)
     weights = {model: weight_bytes(model, classes) for model in {study.teacher, *study.students}}
+    pruned = {model: weight_bytes(model, classes) for model in pruned_models(study)}
     finalists = len(arms) * min(study.final_top, study.num_samples) * study.final_seeds
     # best and last weights of what is kept
     kept = 2 * weights[study.teacher] * study.kept_trials(TEACHER_ARM)
     kept += sum(2 * weights[s] * (len(arms) * study.kept_trials(PLAIN_ARM) + finalists) for s in study.students)
+    kept += 2 * sum(pruned.values())
     # a trial at work: best, last and the optimiser's state, of an epoch and of the one before
     at_work = usable_cpus() * 2 * (4 if study.optimizer == "adamw" else 3) * max(weights.values())
     views = min(study.distinct_views or study.finalist_epochs, study.finalist_epochs)
     answers = 2 * classes * views * (images + searched) if len(arms) > 1 else 0
     variants = study_variants(study, prepared.device)
-    models = [study.teacher, *(student for student in study.students for _ in arms)]
+    models = measured_models(study)
     samples = study.latency_repeats * study.latency_max_iterations * 1.3  # the paired reference takes some
     rows = len(models) * len(variants) * (BYTES_A_SAMPLE * samples + 8 * tests)
-    trials = study.teacher_samples + len(study.students) * (len(arms) * study.num_samples + finalists)
+    trials = study.teacher_samples + len(study.students) * (len(arms) * study.num_samples + finalists) + len(pruned)
     fixed = FIXED_BYTES + trials * BYTES_A_TRIAL + 2 * max(weights.values())
     return int(kept + at_work + answers + rows + fixed)
 
