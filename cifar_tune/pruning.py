@@ -7,9 +7,10 @@ checkpoint of the one loads into the other.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import math
 import warnings
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -41,10 +42,14 @@ def pruned_name(model: str, share: float) -> str:
     return f"{model}{MARK}{share:g}"
 
 
-def require_pruning() -> None:
-    """ValueError says how to install what narrows models."""
-    if importlib.util.find_spec("torch_pruning") is None:
-        raise ValueError("torch_pruning is not installed: pip install 'cifar_tune[prune]'")
+def require_pruning() -> ModuleType:
+    """What narrows models; ValueError says how to install it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its own past
+            return importlib.import_module("torch_pruning")
+    except ImportError as error:
+        raise ValueError(f"torch_pruning is not installed: pip install 'cifar_tune[prune]' ({error})") from error
 
 
 def narrowed(model: nn.Module, share: float) -> nn.Module:
@@ -54,16 +59,13 @@ def narrowed(model: nn.Module, share: float) -> nn.Module:
     the norm of a channel's weights in all layers that share it (Fang et al., "DepGraph", 2023).
 
     Raises:
-        ValueError: torch_pruning is not installed, or cannot follow the model.
+        ValueError: torch_pruning is not installed.
     """
-    require_pruning()
-    with warnings.catch_warnings(), torch.enable_grad():  # layers are found along the gradient
-        warnings.simplefilter("ignore")  # of its own past
-        import torch_pruning
-
-        image = torch.zeros(1, 3, SIDE, SIDE)
-        was_training = model.training
-        model.eval()
+    torch_pruning = require_pruning()
+    image = torch.zeros(1, 3, SIDE, SIDE)
+    was_training = model.training
+    model.eval()
+    with torch.enable_grad():  # layers are found along the gradient
         answers = model(image).shape[1]
         classifiers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == answers]
         pruner = torch_pruning.pruner.BasePruner(

@@ -34,12 +34,10 @@ def _quantise(fp32: Path, source: Source) -> Path:
     Static: activations and weights of all layers, calibrated (QDQ form). Dynamic: linear layers alone, whose
     activations get their range in each call.
     """
-    from onnxruntime import quantization as q
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
+    q = need("onnxruntime.quantization", "onnx")
     folded, made = fp32.with_name("folded.onnx"), source.folder / FILE
     with quiet():
-        quant_pre_process(fp32, folded)
+        q.shape_inference.quant_pre_process(fp32, folded)
         if source.variant.precision == "int8_dynamic":
             q.quantize_dynamic(folded, made, op_types_to_quantize=["MatMul"], per_channel=True)
         else:
