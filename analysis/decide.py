@@ -149,6 +149,8 @@ def decide_steps(latency: pd.DataFrame, images: int) -> list[Decision]:
     decisions: list[Decision] = []
     for row in grid:
         step, base = _step(grid, row)
+        if row["zeroed"]:  # no optimisation: it has a section of its own
+            continue
         if step is not None:
             decisions.append(_decide(row, step, base, images))
     return decisions

@@ -23,7 +23,7 @@ from analysis.effects import Effect
 from analysis.frames import Row, label, rows, select
 from analysis.paired import Z95, standard_error
 from analysis.plots import COLOURS
-from analysis.tables import DistillationGain
+from analysis.tables import DistillationGain, zeroed_rows
 
 MOST_CURVES = 60
 """Learning curves in the picture: the best trials."""
@@ -69,7 +69,8 @@ def _colours(names: Sequence[str]) -> dict[str, str]:
 def _kind(row: Row) -> str:
     compiled = {"none": "", "default": " + compile"}.get(row["compile"], f" + compile {row['compile']}")
     runtime = "" if row["runtime"] == "torch" else f"{row['runtime']} "
-    return f"{runtime}{row['precision'].upper()}{compiled}"
+    zeroed = " zeroed" if row["zeroed"] else ""
+    return f"{runtime}{row['precision'].upper()}{compiled}{zeroed}"
 
 
 def _series(row: Row) -> str:
@@ -198,6 +199,35 @@ def effects(found: Sequence[Effect]) -> Iterator[Picture]:
     figure.add_vline(x=0, line={"width": 1, "color": "#888"})
     figure.update_yaxes(automargin=True, autorange="reversed")
     yield Picture(name="effects", alternative="Effects of precision, compilation and layout on latency", figure=figure)
+
+
+def magnitude(latency: pd.DataFrame) -> Iterator[Picture]:
+    """Accuracy, size and latency over the share of weights that are zero (R30)."""
+    found = zeroed_rows(latency)
+    if not found:
+        return
+    panels = (
+        ("accuracy (%)", "accuracy", lambda r: 100 * (r["test_accuracy"] or math.nan)),
+        ("deflated size (MB)", "size", lambda r: r["compressed_mb"]),
+        ("p50 (ms)", "latency", lambda r: r["p50_ms"]),
+    )
+    curves: dict[str, list[Row]] = {}
+    for row in found:
+        for by_layer in (False, True):  # the whole model is where both begin
+            if not row["zeroed"] or row["zeroed_by_layer"] == by_layer:
+                where = "each layer" if by_layer else "whole model"
+                curves.setdefault(f"{_series(row)}, smallest of {where}", []).append(row)
+    colours = _colours(list(curves))
+    for title, what, value in panels:
+        figure = _figure(
+            360, xaxis={"title": "weights that are zero (%)"}, yaxis={"title": title, "rangemode": "tozero"}
+        )
+        for name, points in curves.items():
+            figure.add_scatter(
+                x=[100 * r["zeroed"] for r in points], y=[value(r) for r in points], mode="lines+markers",
+                name=html.escape(name), line={"color": colours[name]},
+            )  # fmt: skip
+        yield Picture(name=f"magnitude-{what}", alternative=f"Magnitude pruning: {what} over zeros", figure=figure)
 
 
 def distillation(found: Sequence[DistillationGain]) -> Iterator[Picture]:

@@ -56,7 +56,8 @@ def _model(point: Row) -> str:
 def _kind(point: Row) -> str:
     compiled = {"none": "", "default": " + compile"}.get(point["compile"], f" + compile {point['compile']}")
     runtime = "" if point["runtime"] == "torch" else f"{point['runtime']} "
-    return f"{runtime}{point['precision'].upper()}{compiled}"
+    zeroed = " zeroed" if point["zeroed"] else ""
+    return f"{runtime}{point['precision'].upper()}{compiled}{zeroed}"
 
 
 def _assign(names: list[str], looks: tuple[str, ...]) -> dict[str, str]:

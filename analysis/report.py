@@ -148,6 +148,7 @@ def sections_of(findings: Findings) -> dict[str, str]:
         "comparison": sections.comparison(findings.comparison),
         "optimizations": sections.optimizations(findings.decisions),
         "effects": sections.effects(findings.effects),
+        "magnitude": sections.magnitude(findings.run.latency),
         "worked": sections.worked(run, findings.decisions),
         "distillation": sections.distillation(run, findings.gains),
         "confirmation": sections.confirmation(findings.confirmed),
@@ -174,6 +175,7 @@ def html_report(findings: Findings, texts: Mapping[str, str]) -> str:
         "answer": figures.front(findings.front, run.min_accuracy, run.test_images),
         "optimizations": figures.gains(findings.decisions),
         "effects": figures.effects(findings.effects),
+        "magnitude": figures.magnitude(findings.run.latency),
         "distillation": figures.distillation(findings.gains),
         "grid": figures.distributions(run.latency),
         "trials": itertools.chain(

@@ -16,7 +16,7 @@ from analysis.frames import Row, Run, label, rows, select
 from analysis.justify import percent
 from analysis.markdown import MISSING, bullets, fixed, table
 from analysis.paired import standard_error
-from analysis.tables import OBJECTIVES, DistillationGain, Volume, known
+from analysis.tables import OBJECTIVES, DistillationGain, Volume, known, zeroed_rows
 from cifar_tune.config import DISTILL_ARM, MIN_SAMPLES, PATIENCE, PLAIN_ARM
 
 _UNSTABLE_SPREAD = 0.10
@@ -260,6 +260,32 @@ def _named(decisions: list[Decision], verdict: str) -> str:
     chosen = [d for d in decisions if d.verdict == verdict]
     gains = [f"{d.optimization} on {d.model} ({d.arm}), {gain_text(d.gain) if d.gain else d.reason}" for d in chosen]
     return "; ".join(gains)
+
+
+def magnitude(latency: pd.DataFrame) -> str:
+    """What setting the smallest weights to zero costs and gains (R30)."""
+    found = zeroed_rows(latency)
+    lines = [
+        (
+            r["model"],
+            r["arm"],
+            "each layer" if r["zeroed_by_layer"] else "whole model" if r["zeroed"] else "-",
+            f"{100 * r['zeroed']:.0f}",
+            fixed(r["test_accuracy"], 2, 100),
+            fixed(r["artifact_mb"], 2),
+            fixed(r["compressed_mb"], 2),
+            fixed(r["p50_ms"], 3),
+            _speedup(r),
+        )
+        for r in found
+    ]
+    header = ("Model", "Arm", "Smallest of", "Zero %", "Accuracy %", "Dense MB", "Deflated MB", "p50 ms", "Speedup")
+    note = (
+        "Weights set to zero by magnitude, without training on. Dense kernels multiply zeros as fast as any number, and a "
+        "file holds them as it holds others: size falls only where weights are compressed, latency not at all. What "
+        "shortens latency is cutting whole channels (`--prune`)."
+    )
+    return f"## Magnitude pruning\n\n{table(header, lines)}\n\n{note}" if lines else ""
 
 
 def distillation(run: Run, gains: list[DistillationGain]) -> str:

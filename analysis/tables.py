@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import scipy.special
 
-from analysis.decide import Choice, competing, grid_rows
+from analysis.decide import Choice, competing, grid_rows, is_measured
 from analysis.frames import Row, label, rows, select, variant_of
 from analysis.paired import PairedDifference, lower_bound, paired_difference
 from analysis.pareto import pareto_mask
@@ -184,6 +184,14 @@ def wide_front(front: pd.DataFrame, objectives: Sequence[str]) -> np.ndarray:
             raise ValueError(f"objective {name} is not known of every row that competes")
     columns = [front["paired_ms"], -front["paired_accuracy"], *(OBJECTIVES[name](front) for name in objectives)]
     return pareto_mask(np.stack([column.to_numpy(float) for column in columns], axis=1))
+
+
+def zeroed_rows(latency: pd.DataFrame) -> list[Row]:
+    """Measured rows of magnitude pruning and, before them, of FP32 eager: for each model and arm in order of the rate."""
+    grid = [r for r in grid_rows(latency) if is_measured(r)]
+    kinds = {(r["model"], r["arm"]) for r in grid if r["zeroed"]}
+    shown = [r for r in grid if (r["model"], r["arm"]) in kinds and (r["zeroed"] or variant_of(r) == REFERENCE)]
+    return sorted(shown, key=lambda r: (r["model"], r["arm"], r["zeroed_by_layer"], r["zeroed"]))
 
 
 def volume(latency: pd.DataFrame, min_accuracy: float, images: int, draws: Draws) -> Volume | None:

@@ -160,6 +160,10 @@ class Variant:
     channels_last: bool = False
     single_thread: bool = False
     """One CPU thread instead of all: small models at batch 1 can be faster without the others."""
+    zeroed: float = 0.0
+    """Share of the weights of convolutions and linear layers that are set to zero, the smallest (R30)."""
+    zeroed_by_layer: bool = False
+    """The smallest of each layer, instead of the whole model's."""
 
     @property
     def name(self) -> str:
@@ -171,6 +175,8 @@ class Variant:
             parts.append("channels_last")
         if self.single_thread:
             parts.append("1-thread")
+        if self.zeroed:
+            parts.append(f"zeroed-{self.zeroed:g}" + ("-by-layer" if self.zeroed_by_layer else ""))
         return "-".join(parts)
 
     @property
@@ -302,6 +308,8 @@ class StudyConfig:
     """Epochs of a finalist, where they are more than a student's trial has."""
     prune: tuple[float, ...] = ()
     """Shares of its multiplications to which the teacher and each student's best finalist are pruned and trained on."""
+    magnitude: tuple[float, ...] = ()
+    """Shares of each finalist's smallest weights that are set to zero, to see what that costs and gains (R30)."""
     prune_epochs: int | None = None
     """Epochs of a pruned model; None: as many as a student's trial has."""
     warm_start: str | None = None
@@ -421,6 +429,7 @@ class StudyConfig:
             )
         check(all(0 < share < 1 for share in self.prune), "prune", self.prune, "shares between 0 and 1")
         check(len(set(self.prune)) == len(self.prune), "prune", self.prune, "each share once")
+        check(all(0 < rate < 1 for rate in self.magnitude), "magnitude", self.magnitude, "shares between 0 and 1")
         pruned = self.prune_epochs
         check(pruned is None or pruned >= 1, "prune epochs", pruned, "1 or more")
         final = self.final_epochs

@@ -13,6 +13,7 @@ from torch import Tensor
 from cifar_tune.config import Variant
 from cifar_tune.data import ImageData
 from cifar_tune.models import make_model
+from cifar_tune.pruning import compressed_mb
 from cifar_tune.records import BuildRecord, EvaluationRecord
 from cifar_tune.runtimes import RUNTIMES, Runnable
 from cifar_tune.subjects import GridSettings, Subject, load_subject, make_source, use_compile_cache
@@ -41,6 +42,7 @@ def evaluation(subject: Subject, variant: Variant, data: ImageData, settings: Gr
             )
         else:
             logits = answers(runnable, batcher, len(data.test_images))
+    own = (variant.runtime, variant.precision) == ("torch", "fp32")
     predictions = logits.argmax(1).cpu().numpy()
     correct = predictions == data.test_labels
     return EvaluationRecord(
@@ -49,6 +51,7 @@ def evaluation(subject: Subject, variant: Variant, data: ImageData, settings: Gr
         status="ok",
         test_accuracy=float(correct.mean()),
         test_images=len(correct),
+        compressed_mb=compressed_mb(source.model) if own else None,
         predictions=predictions.astype("<u2").tobytes(),
         correct=np.packbits(correct).tobytes(),
     )

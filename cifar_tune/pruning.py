@@ -1,8 +1,11 @@
-"""Structured pruning: whole channels leave a model, so that every runtime has less to do (R33).
+"""Pruning, of whole channels and of single weights.
 
-`resnet18@0.5` names ResNet-18 with about half of its multiplications. Which channels stay depends on the weights, how
+Structured (R33): whole channels leave a model, so that every runtime has less to do. `resnet18@0.5` names ResNet-18 with about half of its multiplications. Which channels stay depends on the weights, how
 many does not: an architecture with fresh weights and one with trained ones are narrowed to the same shapes, so a
 checkpoint of the one loads into the other.
+
+By magnitude (R30): the smallest weights become zero. Dense kernels multiply zeros as fast as anything else, and a file
+holds them as it holds others: what it saves shows only where weights are compressed.
 """
 
 from __future__ import annotations
@@ -10,10 +13,12 @@ from __future__ import annotations
 import importlib
 import math
 import warnings
+import zlib
 from types import ModuleType
 
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 MARK = "@"
 """Between an architecture's name and the share of its multiplications that is kept."""
@@ -78,3 +83,28 @@ def narrowed(model: nn.Module, share: float) -> nn.Module:
         )
         pruner.step()
     return model.train(was_training)
+
+
+def zero_smallest(model: nn.Module, share: float, *, by_layer: bool) -> nn.Module:
+    """Set a share of the weights of all convolutions and linear layers to zero, those nearest to it, in place.
+
+    Args:
+        by_layer: the share of each layer's; else of the whole model's, which spares layers whose weights are large.
+    """
+    weights = [(m, "weight") for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    if by_layer:
+        for module, name in weights:
+            prune.l1_unstructured(module, name, amount=share)
+    else:
+        prune.global_unstructured(weights, pruning_method=prune.L1Unstructured, amount=share)
+    for module, name in weights:
+        prune.remove(module, name)
+    return model
+
+
+def compressed_mb(model: nn.Module) -> float:
+    """Weights and buffers, deflated as a zip or a wheel would: 10**6 bytes."""
+    packer = zlib.compressobj(level=6)
+    state = model.state_dict().values()
+    packed = sum(len(packer.compress(tensor.cpu().contiguous().numpy().tobytes())) for tensor in state)
+    return (packed + len(packer.flush())) / 1e6

@@ -127,6 +127,9 @@ class LatencyRecord:
     compile: Compile
     channels_last: bool
     single_thread: bool
+    zeroed: float
+    """Share of the weights that are zero, the smallest."""
+    zeroed_by_layer: bool
     status: LatencyStatus
     error: str | None = None
     test_accuracy: float | None = None
@@ -180,6 +183,8 @@ class LatencyRecord:
     """What a reader of the row must know, for example what the variant's precision leaves out."""
     artifact_mb: float | None = None
     """What this variant deploys: its file, or its weights as held in memory."""
+    compressed_mb: float | None = None
+    """Of PyTorch's own FP32 weights, deflated: zeros show there alone."""
     checkpoint_mb: float | None = None
     parameters: int | None = None
     speedup: float | None = None
@@ -233,6 +238,8 @@ class EvaluationRecord:
     error: str | None = None
     test_accuracy: float | None = None
     test_images: int | None = None
+    compressed_mb: float | None = None
+    """Of the weights that answered, where they are PyTorch's own in FP32: deflated."""
     predictions: bytes | None = None
     """The predicted class of each test image in order, little-endian uint16."""
     correct: bytes | None = None

@@ -34,6 +34,7 @@ CHANGEABLE_ON_RESUME = (
     "final_top",
     "final_seeds",
     "prune",
+    "magnitude",
     "warm_start",
     "students",
     "address",

@@ -32,7 +32,8 @@ def study_variants(study: StudyConfig, device: str) -> list[Variant]:
     """The grid, FP32 eager first, then what the chosen runtimes add to it."""
     chosen = [RUNTIMES[name] for name in (RUNTIMES if study.runtimes is None else study.runtimes)]
     added = [v for runtime in chosen for v in (*runtime.variants, *(runtime.cuda_variants if device == "cuda" else ()))]
-    variants = dict.fromkeys([*grid_variants(), *added])
+    zeroed = [Variant(zeroed=share, zeroed_by_layer=each) for share in study.magnitude for each in (False, True)]
+    variants = dict.fromkeys([*grid_variants(), *added, *zeroed])
     return [v for v in variants if v.compile == "none" or study.compiled_variants]
 
 
@@ -289,6 +290,7 @@ def with_accuracy(record: LatencyRecord, subject: Subject, variant: Variant, pre
         test_accuracy=own.test_accuracy,
         correct=own.correct,
         agreement=_agreement(own, reference),
+        compressed_mb=own.compressed_mb,
     )
 
 

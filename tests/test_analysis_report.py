@@ -60,6 +60,24 @@ def test_what_the_parameters_mattered_is_a_section_where_there_was_a_search(tmp_
     assert f"| {data.STUDENT} | plain | lr | 82 | 12 |" in text
 
 
+def zeroed(share: float, right: int) -> LatencyRecord:
+    return data.latency(Variant(zeroed=share), p50=2.0, right=right, compressed_mb=5 * (1 - share), artifact_mb=6.0)
+
+
+def test_magnitude_pruning_is_a_section_from_no_zeros_on(tmp_path: Path) -> None:
+    latency = [*data.full_latency(), zeroed(0.9, 500), zeroed(0.5, 890)]
+    text = markdown(data.write_run(tmp_path / "zeroed", latency))
+    section = text[text.index("## Magnitude pruning") :].split("\n\n")[1].splitlines()[2:]
+    assert [line.split(" | ")[3:5] for line in section][-2:] == [["50", "89.00"], ["90", "50.00"]]
+    assert section[0].split(" | ")[2:4] == ["-", "0"]
+
+
+def test_magnitude_pruning_is_no_optimisation(tmp_path: Path) -> None:
+    text = markdown(data.write_run(tmp_path / "zeroed", [*data.full_latency(), zeroed(0.5, 890)]))
+    kept = text[text.index("## Optimizations") : text.index("## Factor effects")]
+    assert "zeroed" not in kept
+
+
 def test_notes_of_trials_are_warnings(tmp_path: Path) -> None:
     trials = [data.trial(trial_id=f"t{n}", note="teacher logits cannot be kept") for n in range(2)]
     folder = data.write_run(tmp_path / "noted", data.full_latency(), trials)

@@ -10,11 +10,51 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_tune.config import TrainConfig
 from cifar_tune.models import architecture, build_model, load_weights, save_weights
-from cifar_tune.pruning import narrowed, parse, pruned_name
+from cifar_tune.pruning import compressed_mb, narrowed, parse, pruned_name, zero_smallest
 from cifar_tune.training import initial_model, train
 
-pytest.importorskip("torch_pruning", reason="pip install 'cifar_tune[prune]'")
 MODELS = ["resnet18", "speednet", "mobilenet_v3_small"]
+
+
+@pytest.fixture(autouse=True)
+def pruner(request: pytest.FixtureRequest) -> None:
+    """Zeros need no package."""
+    if "zero" not in request.node.name:
+        pytest.importorskip("torch_pruning", reason="pip install 'cifar_tune[prune]'")
+
+
+def zeros(weight: torch.Tensor) -> float:
+    return float((weight == 0).float().mean())
+
+
+def test_zeroed_by_layer_every_layer_has_the_share_of_zeros() -> None:
+    model = zero_smallest(build_model("resnet_tiny", 10), 0.3, by_layer=True)
+    shares = [zeros(m.weight) for m in model.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
+    assert shares == pytest.approx([0.3] * len(shares), abs=0.01)
+
+
+def test_zeroed_over_the_model_layers_of_small_weights_have_more_zeros() -> None:
+    model = build_model("resnet_tiny", 10)
+    with torch.no_grad():
+        model.get_parameter("features.0.weight").mul_(10)
+    zero_smallest(model, 0.5, by_layer=False)
+    weights = [m.weight.flatten() for m in model.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
+    assert zeros(torch.cat(weights)) == pytest.approx(0.5, abs=0.001)
+    assert zeros(model.get_parameter("features.0.weight")) < 0.2
+
+
+def test_zeroed_are_the_smallest_weights() -> None:
+    layer = torch.nn.Linear(4, 1)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[3.0, -1.0, 2.0, -4.0]]))
+    assert zero_smallest(layer, 0.5, by_layer=True).weight.tolist() == [[3.0, 0.0, 0.0, -4.0]]
+
+
+def test_zeros_show_in_the_compressed_size_alone() -> None:
+    model = build_model("resnet_tiny", 10)
+    before = compressed_mb(model)
+    zero_smallest(model, 0.9, by_layer=False)
+    assert compressed_mb(model) < 0.3 * before
 
 
 def multiplications(name: str) -> int:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cifar_tune.config import Variant
 from cifar_tune.models import place
+from cifar_tune.pruning import zero_smallest
 
 
 class UnsupportedError(RuntimeError):
@@ -47,8 +48,11 @@ class Source:
         return torch.channels_last if self.variant.channels_last else torch.contiguous_format
 
     def module(self) -> nn.Module:
-        """The model on its device, in the layout and weight precision of the variant. It is changed in place."""
-        model = place(self.model.eval(), self.device, self.layout)
+        """The model on its device, in the layout, weights and weight precision of the variant. It is changed in place."""
+        model = self.model.eval()
+        if self.variant.zeroed:
+            zero_smallest(model, self.variant.zeroed, by_layer=self.variant.zeroed_by_layer)
+        model = place(model, self.device, self.layout)
         return HalfWeights(model) if self.variant.precision == "fp16_weights" else model
 
     def calibrating(self) -> Iterator[Tensor]:
