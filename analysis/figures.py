@@ -203,28 +203,26 @@ def effects(found: Sequence[Effect]) -> Iterator[Picture]:
 
 def magnitude(latency: pd.DataFrame) -> Iterator[Picture]:
     """Accuracy, size and latency over the share of weights that are zero (R30)."""
-    found = zeroed_rows(latency)
-    if not found:
-        return
-    panels = (
-        ("accuracy (%)", "accuracy", lambda r: 100 * (r["test_accuracy"] or math.nan)),
-        ("deflated size (MB)", "size", lambda r: r["compressed_mb"]),
-        ("p50 (ms)", "latency", lambda r: r["p50_ms"]),
-    )
     curves: dict[str, list[Row]] = {}
-    for row in found:
-        for by_layer in (False, True):  # the whole model is where both begin
+    for row in zeroed_rows(latency):
+        for by_layer in (False, True):  # no zeros at all is where both begin
             if not row["zeroed"] or row["zeroed_by_layer"] == by_layer:
                 where = "each layer" if by_layer else "whole model"
                 curves.setdefault(f"{_series(row)}, smallest of {where}", []).append(row)
+    if not curves:
+        return
     colours = _colours(list(curves))
-    for title, what, value in panels:
-        figure = _figure(
-            360, xaxis={"title": "weights that are zero (%)"}, yaxis={"title": title, "rangemode": "tozero"}
-        )
+    for what, title, column, factor in (
+        ("accuracy", "accuracy (%)", "test_accuracy", 100),
+        ("size", "deflated size (MB)", "compressed_mb", 1),
+        ("latency", "p50 (ms)", "p50_ms", 1),
+    ):
+        figure = _figure(360, xaxis={"title": "weights that are zero (%)"})
+        figure.update_yaxes(title=title, rangemode="tozero")
         for name, points in curves.items():
+            known = [r for r in points if r[column] is not None]
             figure.add_scatter(
-                x=[100 * r["zeroed"] for r in points], y=[value(r) for r in points], mode="lines+markers",
+                x=[100 * r["zeroed"] for r in known], y=[factor * r[column] for r in known], mode="lines+markers",
                 name=html.escape(name), line={"color": colours[name]},
             )  # fmt: skip
         yield Picture(name=f"magnitude-{what}", alternative=f"Magnitude pruning: {what} over zeros", figure=figure)

@@ -187,7 +187,7 @@ def wide_front(front: pd.DataFrame, objectives: Sequence[str]) -> np.ndarray:
 
 
 def zeroed_rows(latency: pd.DataFrame) -> list[Row]:
-    """Measured rows of magnitude pruning and, before them, of FP32 eager: for each model and arm in order of the rate."""
+    """Measured rows of magnitude pruning, each model's and arm's in order of the rate, after its FP32 eager."""
     grid = [r for r in grid_rows(latency) if is_measured(r)]
     kinds = {(r["model"], r["arm"]) for r in grid if r["zeroed"]}
     shown = [r for r in grid if (r["model"], r["arm"]) in kinds and (r["zeroed"] or variant_of(r) == REFERENCE)]

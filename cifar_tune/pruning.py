@@ -1,8 +1,9 @@
 """Pruning, of whole channels and of single weights.
 
-Structured (R33): whole channels leave a model, so that every runtime has less to do. `resnet18@0.5` names ResNet-18 with about half of its multiplications. Which channels stay depends on the weights, how
-many does not: an architecture with fresh weights and one with trained ones are narrowed to the same shapes, so a
-checkpoint of the one loads into the other.
+Structured (R33): whole channels leave a model, so that every runtime has less to do. `resnet18@0.5` names ResNet-18
+with about half of its multiplications. Which channels stay depends on the weights, how many does not: an architecture
+with fresh weights and one with trained ones are narrowed to the same shapes, so a checkpoint of the one loads into the
+other.
 
 By magnitude (R30): the smallest weights become zero. Dense kernels multiply zeros as fast as anything else, and a file
 holds them as it holds others: what it saves shows only where weights are compressed.

@@ -48,7 +48,7 @@ class Source:
         return torch.channels_last if self.variant.channels_last else torch.contiguous_format
 
     def module(self) -> nn.Module:
-        """The model on its device, in the layout, weights and weight precision of the variant. It is changed in place."""
+        """The model on its device, as the variant wants its weights: layout, precision, zeros. Changed in place."""
         model = self.model.eval()
         if self.variant.zeroed:
             zero_smallest(model, self.variant.zeroed, by_layer=self.variant.zeroed_by_layer)
