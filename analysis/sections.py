@@ -281,7 +281,7 @@ def magnitude(latency: pd.DataFrame) -> str:
     ]
     header = ("Model", "Arm", "Smallest of", "Zero %", "Accuracy %", "Dense MB", "Deflated MB", "p50 ms", "Speedup")
     note = (
-        "Weights set to zero by magnitude, without training on. Dense kernels multiply zeros as fast as any number, and "
+        "Weights set to zero by magnitude, without training on. Dense kernels multiply zeros as fast as others, and "
         "a file holds them as it holds others: size falls only where weights are compressed, latency not at all. What "
         "shortens latency is cutting whole channels (`--prune`)."
     )

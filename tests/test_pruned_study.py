@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run that is then extended by pruned models."""
     storage = tmp_path_factory.mktemp("pruned")
     study(storage)
-    study(storage, "--resume", "--prune", "0.5")
+    study(storage, "--resume", "--prune", "0.5", "--magnitude", "0.9")
     return storage / "run"
 
 
@@ -48,6 +48,13 @@ def test_every_variant_of_a_pruned_model_is_measured(run: Path) -> None:
     variants = {model: set(part.variant) for model, part in rows.groupby("model")}
     assert variants["resnet_tiny@0.5"] == variants["resnet_tiny"]
     assert set(rows.status) == {"ok"}
+
+
+def test_zeros_are_measured_and_their_deflated_size_is_known(run: Path) -> None:
+    rows = pd.read_parquet(run / "latency.parquet").query("stage == 'grid' and model == 'resnet_tiny'")
+    eager = rows[(rows.variant == "torch-fp32") | (rows.zeroed > 0)]
+    assert len(eager[eager.zeroed > 0]) == 2 * eager.trial_id.nunique()
+    assert (eager[eager.zeroed > 0].compressed_mb.max()) < 0.5 * eager[eager.zeroed == 0].compressed_mb.min()
 
 
 def test_pruned_trial_can_be_trained_again_alone(run: Path) -> None:
