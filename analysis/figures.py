@@ -22,7 +22,7 @@ from analysis.decide import Decision
 from analysis.effects import Effect
 from analysis.frames import Row, label, rows, select
 from analysis.paired import Z95, standard_error
-from analysis.plots import COLOURS
+from analysis.plots import COLOURS, kind_of
 from analysis.tables import DistillationGain, zeroed_rows
 
 MOST_CURVES = 60
@@ -66,13 +66,6 @@ def _colours(names: Sequence[str]) -> dict[str, str]:
     return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(sorted(set(names)))}
 
 
-def _kind(row: Row) -> str:
-    compiled = {"none": "", "default": " + compile"}.get(row["compile"], f" + compile {row['compile']}")
-    runtime = "" if row["runtime"] == "torch" else f"{row['runtime']} "
-    zeroed = " zeroed" if row["zeroed"] else ""
-    return f"{runtime}{row['precision'].upper()}{compiled}{zeroed}"
-
-
 def _series(row: Row) -> str:
     return f"{row['model']} ({row['arm']})"
 
@@ -93,7 +86,7 @@ def front(frame: pd.DataFrame, min_accuracy: float, images: int) -> Iterator[Pic
     x.append(1.15 * max(p["paired_ms"] for p in points))
     line = {"shape": "hv", "color": "#888", "width": 1.5}
     figure.add_scatter(x=x, y=[*y, y[-1]], mode="lines", line=line, name="Pareto front", hoverinfo="skip")
-    kinds = sorted({_kind(p) for p in points})
+    kinds = sorted({kind_of(p) for p in points})
     symbols = {kind: _SYMBOLS[i % len(_SYMBOLS)] for i, kind in enumerate(kinds)}
     for name, colour in _colours([_series(p) for p in points]).items():
         mine = [p for p in points if _series(p) == name]
@@ -131,7 +124,7 @@ def _front_points(name: str, colour: str, points: list[Row], symbols: dict[str, 
             "size": 9,
             "color": ["rgba(0,0,0,0)" if p["channels_last"] else colour for p in points],
             "line": {"color": colour, "width": 1.5},
-            "symbol": [symbols[_kind(p)] for p in points],
+            "symbol": [symbols[kind_of(p)] for p in points],
             "opacity": [1.0 if p["feasible"] else 0.35 for p in points],
         },
         error_x={

@@ -37,10 +37,10 @@ def plot_front(front: pd.DataFrame, min_accuracy: float, title: str, path: str |
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     colours = _assign(sorted({_model(p) for p in points}), COLOURS)
-    markers = _assign(sorted({_kind(p) for p in points}, key=lambda kind: ("FP32" not in kind, kind)), _MARKERS)
+    markers = _assign(sorted({kind_of(p) for p in points}, key=lambda kind: ("FP32" not in kind, kind)), _MARKERS)
     _draw_front(axes, points, 100 * min_accuracy)
     for point in points:
-        _draw_point(axes, point, colours[_model(point)], markers[_kind(point)])
+        _draw_point(axes, point, colours[_model(point)], markers[kind_of(point)])
     for point in points:
         if point["candidate"]:
             _mark_candidate(axes, point)
@@ -53,11 +53,13 @@ def _model(point: Row) -> str:
     return f"{point['model']} ({point['arm']})"
 
 
-def _kind(point: Row) -> str:
-    compiled = {"none": "", "default": " + compile"}.get(point["compile"], f" + compile {point['compile']}")
-    runtime = "" if point["runtime"] == "torch" else f"{point['runtime']} "
-    zeroed = " zeroed" if point["zeroed"] else ""
-    return f"{runtime}{point['precision'].upper()}{compiled}{zeroed}"
+def kind_of(row: Row) -> str:
+    """What a variant is, layout and threads aside."""
+    compiled = {"none": "", "default": " + compile"}.get(row["compile"], f" + compile {row['compile']}")
+    runtime = "" if row["runtime"] == "torch" else f"{row['runtime']} "
+    number, _, how = row["precision"].partition("_")
+    zeroed = " zeroed" if row["zeroed"] else ""
+    return f"{runtime}{number.upper()}{how and ' ' + how}{compiled}{zeroed}"
 
 
 def _assign(names: list[str], looks: tuple[str, ...]) -> dict[str, str]:
