@@ -1,6 +1,7 @@
 """Report on finished runs.
 
-Commands: `python -m analysis report RUN`, `python -m analysis front RUN`, `python -m analysis compare RUN_A RUN_B`.
+Commands: `python -m analysis report RUN`, `python -m analysis front RUN`, `python -m analysis compare RUN_A RUN_B`,
+`python -m analysis cost RUN... --price-per-hour PRICE...`.
 """
 
 # pandas' own annotations leave these unknown:
@@ -11,8 +12,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from analysis.compare import LATENCY_THRESHOLD, compare, regressions
+from analysis.cost import cost, plot_cost
 from analysis.frames import STORAGE, load_run, select
 from analysis.report import REPORT_FILES, analyse, write_report
 from analysis.tables import OBJECTIVES, wide_front
@@ -27,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "compare":
             return _compare(options)
+        if options.command == "cost":
+            print(_cost(options))
+            return 0
         print(_report(options.run) if options.command == "report" else _front(options.run, options.beside))
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -53,7 +59,22 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--absolute", action="store_true", help="count a slower FP32 eager, too: the machine was the same, and alone"
     )
+    text = "what a million images cost on the devices of several runs"
+    command = commands.add_parser("cost", help=text, description=text)
+    command.add_argument("runs", nargs="+", metavar="RUN", help="path, s3:// URI or name of a run, one a device")
+    command.add_argument(
+        "--price-per-hour", nargs="+", type=float, required=True, metavar="PRICE", help="of each run's device"
+    )
+    command.add_argument("--picture", type=Path, metavar="FILE", help="PNG of the costs to write")
     return parser
+
+
+def _cost(options: argparse.Namespace) -> str:
+    runs = [load_run(run) for run in options.runs]
+    text = cost(runs, options.price_per_hour)
+    if options.picture is not None:
+        plot_cost(runs, options.price_per_hour, options.picture)
+    return text
 
 
 def _compare(options: argparse.Namespace) -> int:

@@ -1,0 +1,143 @@
+"""What a million images cost on each of several devices, and whether the goals of R26 are met.
+Command: `python -m analysis cost RUN... --price-per-hour PRICE...`.
+
+Each run is of one device, with a price. Images are answered one after another, so an hour holds 3,600,000 / p50 (ms) of
+them; a server that batches or answers several at a time pays less (`docs/measurement.md` says what p50 is).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from analysis.decide import choose, competing, grid_rows, is_measured
+from analysis.frames import Row, Run, label, rows, variant_of
+from analysis.markdown import fixed, table
+from analysis.plots import COLOURS
+from analysis.uncertain import draw
+from cifar_tune.config import REFERENCE, TEACHER_ARM
+from cifar_tune.store import replace_file
+
+GOALS = {"time": 0.80, "cost": 0.70}
+"""Reductions that R26 asks of the candidate, against FP32 eager of the baseline on the first device."""
+_MILLISECONDS_AN_HOUR = 3_600_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Offer:
+    """One row on one device, and what it costs there."""
+
+    run: str
+    device: str
+    what: str
+    """baseline or candidate."""
+    row: Row
+    price_per_hour: float
+    """Of the device, in whatever currency the user gave it in."""
+
+    @property
+    def per_million(self) -> float:
+        """What a million images cost, one after another at the median latency."""
+        return 1e6 * self.row["p50_ms"] / _MILLISECONDS_AN_HOUR * self.price_per_hour
+
+
+def offers(runs: Sequence[Run], prices: Sequence[float]) -> list[Offer]:
+    """Baseline and candidate of each run, in the order of the runs: baseline first.
+
+    The baseline is FP32 eager of the teacher, or, without one, of the slowest model; the candidate is the report's.
+
+    Raises:
+        ValueError: prices that are none, not one for each run, or a run without a measured baseline.
+    """
+    given, wanted = len(prices), len(runs)
+    if given != wanted:
+        raise ValueError(f"price per hour is given {given} times; allowed is once for each run, {wanted} times")
+    for price in prices:
+        if not 0 < price < math.inf:
+            raise ValueError(f"price per hour is {price:g}; allowed is above 0")
+    return [offer for run, price in zip(runs, prices, strict=True) for offer in _offers_of(run, price)]
+
+
+def _offers_of(run: Run, price: float) -> list[Offer]:
+    name, images = str(run.study["run"]), run.test_images
+    grid = grid_rows(run.latency)
+    eager = [row for row in grid if is_measured(row) and variant_of(row) == REFERENCE]
+    if not eager:
+        raise ValueError(f"run {name} has no measured FP32 eager, so there is nothing to compare with")
+    baseline = max(eager, key=lambda row: (row["arm"] == TEACHER_ARM, row["p50_ms"]))
+    draws = draw(rows(competing(run.latency, images)), grid, images)
+    index = choose(run.latency, run.min_accuracy, images, draws, run.config.get("latency_budget_ms")).index
+    chosen = [("candidate", row) for row in grid if row["index"] == index]
+    return [
+        Offer(run=name, device=str(row["env_device_name"]), what=what, row=row, price_per_hour=price)
+        for what, row in [("baseline", baseline), *chosen]
+    ]
+
+
+def cost(runs: Sequence[Run], prices: Sequence[float]) -> str:
+    """The table and the goals, as Markdown. ValueError: see `offers`."""
+    found = offers(runs, prices)
+    first = found[0]
+    lines = [
+        (
+            offer.run,
+            offer.device,
+            offer.what,
+            label(offer.row),
+            fixed(offer.row["test_accuracy"], 2, 100),
+            fixed(offer.row["p50_ms"], 3),
+            fixed(first.row["p50_ms"] / offer.row["p50_ms"], 2),
+            fixed(offer.price_per_hour, 2),
+            f"{offer.per_million:.3g}",
+            f"{100 * (1 - offer.per_million / first.per_million):+.1f}",
+        )
+        for offer in found
+    ]
+    header = ("Run", "Device", "What", "Row", "Accuracy %", "p50 ms", "Speedup", "Price an hour", "Cost of a million")
+    note = (
+        "Speedup and saving are against the first line. Images one after another at batch 1: "
+        "cost of a million = 10⁶ x p50 x price an hour."
+    )
+    return f"# Cost\n\n{table((*header, 'Saved %'), lines)}\n\n{note}\n\n## Goals\n\n{_goals(found)}"
+
+
+def _goals(found: Sequence[Offer]) -> str:
+    first, candidates = found[0], [offer for offer in found if offer.what == "candidate"]
+    if not candidates:
+        return "No run has a candidate: no row holds the constraint."
+    best = min(candidates, key=lambda offer: offer.per_million)
+    saved = {
+        "time": 1 - best.row["p50_ms"] / first.row["p50_ms"],
+        "cost": 1 - best.per_million / first.per_million,
+    }
+    lines = [
+        f"- {name}: {-100 * saved[name]:+.1f} % (goal {-100 * goal:.0f} %), "
+        + ("met" if saved[name] >= goal else "missed")
+        for name, goal in GOALS.items()
+    ]
+    cheapest = f"The cheapest candidate is {label(best.row)} on {best.device}"
+    return "\n".join([f"{cheapest}, against {label(first.row)} on {first.device}:", "", *lines])
+
+
+def plot_cost(runs: Sequence[Run], prices: Sequence[float], path: Path) -> None:
+    """Write a PNG: what a million images cost, a bar for each offer. ValueError: see `offers`."""
+    found = offers(runs, prices)
+    figure: Any = Figure(figsize=(9, 1.4 + 0.6 * len(found)), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    colours = {"baseline": "0.6", "candidate": COLOURS[0]}
+    names = [f"{offer.what}, {offer.device}\n{label(offer.row)}" for offer in found]
+    bars = axes.barh(range(len(found)), [o.per_million for o in found], color=[colours[o.what] for o in found])
+    axes.bar_label(bars, labels=[f"{o.per_million:.3g}  ({o.row['p50_ms']:.3g} ms)" for o in found], padding=4)
+    axes.set_yticks(range(len(found)), names, fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(x=0.25)
+    axes.set_xlabel("cost of a million images")
+    axes.spines[["top", "right"]].set_visible(False)
+    replace_file(path, lambda temporary: figure.savefig(temporary, format="png"))
