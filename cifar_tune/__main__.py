@@ -36,6 +36,7 @@ from cifar_tune.measurement import latency_skeleton, measured
 from cifar_tune.models import architecture, checkpoint_classes, save_weights, try_once
 from cifar_tune.preparation import exported
 from cifar_tune.processes import in_fresh_process, prepare_fresh_processes
+from cifar_tune.quantisation import calibration_data
 from cifar_tune.runtimes import RUNTIMES, UnsupportedError
 from cifar_tune.schedules import schedule
 from cifar_tune.store import sha256_file
@@ -138,13 +139,17 @@ class Bench:
     runtime: str = "torch"
     """What runs the model."""
     precision: Precision = "fp32"
-    """fp32, autocast to bf16 or fp16, or fp16_weights."""
+    """fp32, autocast to bf16 or fp16, fp16_weights, int8 (calibrated on noise: as fast), int8_dynamic."""
     compile: Compile = "none"
     """Mode of torch.compile; none: eager."""
     channels_last: bool = False
     """Memory layout of weights and input."""
     single_thread: bool = False
     """One CPU thread, for runtimes that have threads of their own."""
+    zeroed: float = 0.0
+    """Share of the weights that are set to zero, the smallest."""
+    zeroed_by_layer: bool = False
+    """The smallest of each layer, instead of the whole model's."""
     warmup: int = 50
     """Calls before the first sample, at least."""
     iterations: int = 500
@@ -254,7 +259,8 @@ def run_bench(options: Bench) -> str:
         prepare_fresh_processes(compiles=variant.compile != "none")
         with exclusive_device(device, wait=not options.strict, purpose="(bench)"):
             if RUNTIMES[variant.runtime].export is not None:
-                in_fresh_process(exported, subject, variant, settings)
+                calibration = calibration_data(random_images(options.input_shape))
+                in_fresh_process(exported, subject, variant, settings, calibration)
             skeleton = latency_skeleton(settings, subject, variant, "grid", 0)
             row = measured(skeleton, subject, variant, settings, random_images(options.input_shape))
     assert row.samples_ms is not None

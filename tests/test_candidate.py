@@ -31,6 +31,7 @@ from cifar_tune.models import build_model, load_weights, make_model, save_weight
 from cifar_tune.records import LatencyRecord
 from cifar_tune.runtimes import Source
 from cifar_tune.store import sha256_file
+from cifar_tune.views import Batcher
 
 IMAGES, SIDE, CLASSES = 24, 16, ("cat", "dog", "ship")
 MEAN = STD = (0.5, 0.5, 0.5)
@@ -75,7 +76,10 @@ def source(folder: Path, weights: Path, variant: Variant) -> Source:
     load_weights(model, weights, sha256_file(weights))
     example = torch.zeros(1, 3, SIDE, SIDE)
     artifact = folder.with_name("artifact")
-    return Source(model=model, variant=variant, device="cpu", example=example, threads=1, folder=artifact)
+    calibration = Batcher(PIXELS, MEAN, STD).plain(0, IMAGES)
+    return Source(
+        model=model, variant=variant, device="cpu", example=example, threads=1, folder=artifact, calibration=calibration
+    )
 
 
 def ship(folder: Path, weights: Path, fp32: np.ndarray, variant: Variant) -> LatencyRecord:

@@ -164,7 +164,9 @@ def test_missing_compiler_makes_unsupported_rows_with_the_reason(finished: tuple
 
 def test_onnx_runtime_is_measured_beside_the_grid(finished: tuple[Path, object]) -> None:
     rows = table(finished, "latency").query("stage == 'grid' and runtime == 'onnxruntime'")
-    assert sorted(set(rows.variant)) == ["onnxruntime-fp32", "onnxruntime-fp32-1-thread"]
+    names = ("fp32", "fp32-1-thread", "int8", "int8-1-thread", "int8_dynamic")
+    assert sorted(set(rows.variant)) == [f"onnxruntime-{name}" for name in names]
+    assert set(rows.status) == {"ok"}
 
 
 def test_speedups_are_of_paired_rounds_and_have_intervals(finished: tuple[Path, object]) -> None:

@@ -10,6 +10,7 @@ from small_data import small_data
 from torch import nn
 
 from cifar_tune.config import Variant
+from cifar_tune.data import random_images
 from cifar_tune.models import build_model
 from cifar_tune.quantisation import CALIBRATION_IMAGES, calibration_data, convolution_share
 from cifar_tune.runtimes import RUNTIMES, Runnable, Source, UnsupportedError
@@ -104,3 +105,8 @@ def test_calibration_sees_images_from_all_of_the_training_set() -> None:
     data = small_data(600)
     rows = np.linspace(0, 599, CALIBRATION_IMAGES).astype(int)
     assert np.array_equal(calibration_data(data).train_images, data.train_images[rows])
+
+
+def test_where_latency_alone_is_measured_random_images_calibrate() -> None:
+    data = random_images((3, 8, 8))
+    assert np.array_equal(calibration_data(data).train_images, data.test_images[:CALIBRATION_IMAGES])

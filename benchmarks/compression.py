@@ -1,0 +1,93 @@
+"""What INT8 and structured pruning gain, as ratios in one run: python benchmarks/compression.py [int8|prune].
+
+int8: the fastest static INT8 row of a model over its fastest FP32 row, by their speedups over FP32 eager in paired
+rounds, and the size of the artifact. prune: the fastest FP32 row at half of the multiplications, against the fastest of
+the whole model; the two alternate. Weights are random, which take as long.
+"""
+
+import argparse
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from cifar_tune.config import Variant
+from cifar_tune.data import random_images
+from cifar_tune.models import build_model
+from cifar_tune.quantisation import calibration_data, calibration_images
+from cifar_tune.runtimes import RUNTIMES, Source
+
+LEAST_GAIN = 1.5
+MOST_SIZE = 0.30
+MOST_PRUNED = 0.65
+VARIANTS = [Variant(runtime=r, single_thread=one) for r in ("onnxruntime", "openvino") for one in (False, True)]
+
+
+def measured(model: str, variant: Variant, precision: str, seconds: float) -> tuple[float, float]:
+    """p50 in ms, and the speedup over FP32 eager in paired rounds."""
+    command = [
+        sys.executable, "-m", "cifar_tune", "bench", "--model", model, "--runtime", variant.runtime,
+        "--precision", precision, "--time-limit", str(seconds), "--single-thread" if variant.single_thread
+        else "--no-single-thread",
+    ]  # fmt: skip
+    line = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    print(line.strip(), flush=True)
+    p50, speedup = (re.search(pattern, line) for pattern in (r"p50_ms ([\d.]+)", r"FP32 eager ([\d.]+)"))
+    assert p50 is not None
+    assert speedup is not None
+    return float(p50[1]), float(speedup[1])
+
+
+def artifact_mb(model: str, precision: str) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        source = Source(
+            model=build_model(model, 10).eval(), variant=Variant(runtime="onnxruntime", precision=precision),
+            device="cpu", example=torch.zeros(1, 3, 32, 32), threads=1, folder=Path(folder),
+            calibration=calibration_images(calibration_data(random_images((3, 32, 32)))),
+        )  # fmt: skip
+        RUNTIMES["onnxruntime"].export(source)
+        return RUNTIMES["onnxruntime"].load(source).artifact_mb
+
+
+def int8(model: str, seconds: float, _: int) -> bool:
+    best = {p: max(measured(model, v, p, seconds)[1] for v in VARIANTS) for p in ("fp32", "int8")}
+    gain = best["int8"] / best["fp32"]
+    size = artifact_mb(model, "int8") / artifact_mb(model, "fp32")
+    print(f"{model}: best INT8 row {gain:.2f} times the best FP32 row (target {LEAST_GAIN});")
+    print(f"its ONNX file {size:.3f} of the size (target at most {MOST_SIZE:.2f})")
+    return gain >= LEAST_GAIN and size <= MOST_SIZE
+
+
+def prune(model: str, seconds: float, rounds: int) -> bool:
+    whole = {variant: measured(model, variant, "fp32", seconds)[0] for variant in VARIANTS}
+    fastest = min(whole, key=lambda variant: whole[variant])
+    ratios = []
+    for _ in range(rounds):
+        before = measured(model, fastest, "fp32", seconds)[0]
+        ratios.append(measured(f"{model}@0.5", fastest, "fp32", seconds)[0] / before)
+    ratio = statistics.median(ratios)
+    print(
+        f"{model}@0.5 / {model}, {fastest.name}: {ratio:.3f} ({min(ratios):.3f} to {max(ratios):.3f}, {rounds} rounds);"
+    )
+    print(f"target at most {MOST_PRUNED}")
+    return ratio <= MOST_PRUNED
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["int8", "prune"])
+    parser.add_argument("--model", default="resnet18")
+    parser.add_argument("--seconds", type=float, default=3.0, help="time limit of a row's rounds")
+    parser.add_argument("--rounds", type=int, default=3, help="of prune")
+    options = parser.parse_args()
+    met = {"int8": int8, "prune": prune}[options.part](options.model, options.seconds, options.rounds)
+    if not met:
+        sys.exit("a target is missed")
+
+
+if __name__ == "__main__":
+    main()
