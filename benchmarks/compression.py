@@ -29,12 +29,10 @@ VARIANTS = [Variant(runtime=r, single_thread=one) for r in ("onnxruntime", "open
 
 def measured(model: str, variant: Variant, precision: str, seconds: float) -> tuple[float, float]:
     """p50 in ms, and the speedup over FP32 eager in paired rounds."""
-    command = [
-        sys.executable, "-m", "cifar_tune", "bench", "--model", model, "--runtime", variant.runtime,
-        "--precision", precision, "--time-limit", str(seconds), "--single-thread" if variant.single_thread
-        else "--no-single-thread",
-    ]  # fmt: skip
-    line = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    command = [sys.executable, "-m", "cifar_tune", "bench", "--model", model, "--runtime", variant.runtime]
+    command += ["--precision", precision, "--time-limit", str(seconds)]
+    command += ["--single-thread"] if variant.single_thread else []
+    line = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     print(line.strip(), flush=True)
     p50, speedup = (re.search(pattern, line) for pattern in (r"p50_ms ([\d.]+)", r"FP32 eager ([\d.]+)"))
     assert p50 is not None
