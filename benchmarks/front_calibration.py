@@ -30,7 +30,7 @@ from analysis.report import write_report
 from analysis.uncertain import draw
 from cifar_tune.config import StudyConfig, Variant, grid_variants
 from cifar_tune.records import Environment, EpochRecord, LatencyRecord, TrialRecord
-from cifar_tune.store import note_checksums, write_records
+from cifar_tune.store import STUDY_FORMAT, note_checksums, write_records
 
 MODELS, REPEATS, ROUNDS = 4, 3, 24
 VARIANTS = grid_variants()[:5]
@@ -136,7 +136,8 @@ def _large_run(run: Path) -> Path:
     about = {"name": "x", "fingerprint": "x", "classes": ["a", "b"], "train_images": 1, "validation_images": 1,
              "test_images": 10_000, "label": "x"}  # fmt: skip
     (run / "study.json").write_text(json.dumps({
-        "run": run.name, "config": dataclasses.asdict(study), "environment": dataclasses.asdict(environment),
+        "format": STUDY_FORMAT, "run": run.name, "config": dataclasses.asdict(study),
+        "environment": dataclasses.asdict(environment),
         "data": about, "command": "x", "created_utc": "x",
     }))  # fmt: skip
     trials = [_trial(n, float(rng.uniform(0.5, 0.9)), environment) for n in range(10_000)]
