@@ -11,7 +11,7 @@ from cifar_tune.data import ImageData, load, subset
 from cifar_tune.device import resolve_device, usable_cpus
 from cifar_tune.ledger import Ledger
 from cifar_tune.records import TrialRecord
-from cifar_tune.store import sha256_file
+from cifar_tune.store import PRETRAINED, sha256_file
 from cifar_tune.teacher import CachedTeacher, TeacherRef
 
 if TYPE_CHECKING:
@@ -67,11 +67,12 @@ def _teacher(run: Path, study: StudyConfig, trials: list[TrialRecord], sha256: s
 
 
 def _start(run: Path, study: StudyConfig, trials: list[TrialRecord], sha256: str | None) -> str | None:
-    return None if sha256 is None else str(_weights(run, study, trials, sha256, "the whole model's"))
+    return None if sha256 is None else str(_weights(run, study, trials, sha256, "the first"))
 
 
 def _weights(run: Path, study: StudyConfig, trials: list[TrialRecord], sha256: str, whose: str) -> Path:
     own = [run / t.checkpoint for t in trials if t.checkpoint and t.checkpoint_sha256 == sha256]
+    own += (run / PRETRAINED).glob("*.safetensors")
     given = [] if study.teacher_checkpoint is None else [Path(study.teacher_checkpoint)]
     for path in (*own, *given):
         if path.is_file() and sha256_file(path) == sha256:

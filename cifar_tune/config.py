@@ -19,6 +19,7 @@ Arm = Literal["teacher", "plain", "distill"]
 Precision = Literal["fp32", "bf16", "fp16", "fp16_weights", "int8", "int8_dynamic"]
 Compile = Literal["none", "default", "reduce-overhead", "max-autotune"]
 DistillRule = Literal["auto", "always", "never"]
+ClassWeights = Literal["auto", "always", "never"]
 
 TEACHER_ARM: Arm = "teacher"
 PLAIN_ARM: Arm = "plain"
@@ -108,12 +109,14 @@ class TrainConfig:
     weight_decay: float = 5e-4
     """Weight decay of matrices and convolutions; biases and batch-norm parameters get none."""
     label_smoothing: float = 0.0
+    class_weights: ClassWeights = "auto"
+    """Weigh a label by the rarity of its class; auto: where the largest class has 1.5 times the smallest's images."""
     temperature: float = 4.0
     """Distillation temperature T (R6); read only when alpha > 0."""
     alpha: float = 0.0
     """Weight of the distillation term (R6); 0 trains on labels alone and needs no teacher."""
     start: str | None = None
-    """Path of the weights of the whole model that a pruned one begins with; None: fresh weights."""
+    """Path of the weights to begin with, of the whole model where this one is pruned; None: fresh ones."""
     progressive: bool = False
     """Show the first third of the epochs at half the image side, the second at three quarters."""
     seed: int = 0
@@ -312,6 +315,8 @@ class StudyConfig:
     """Shares of each finalist's smallest weights that are set to zero, to see what that costs and gains (R30)."""
     prune_epochs: int | None = None
     """Epochs of a pruned model; None: as many as a student's trial has."""
+    pretrained: tuple[str, ...] = ()
+    """Weights that a model's trials begin with, as MODEL=PATH: a safetensors file or a Hugging Face model folder."""
     warm_start: str | None = None
     """An earlier run, whose best trials are tried after the authors' defaults."""
     batch_size: int = 128
@@ -334,6 +339,8 @@ class StudyConfig:
     """Bounds of the weight decay, searched on a logarithmic scale; None: not searched."""
     label_smoothing: float = 0.0
     """Label smoothing of the cross-entropy."""
+    class_weights: ClassWeights = "auto"
+    """Weigh an image's label by the rarity of its class: always, never, or auto, where classes differ by half."""
     crop_padding: int | None = None
     """Border in pixels from which random crops are drawn; None: an eighth of the image side."""
     flip: bool | None = None
@@ -413,6 +420,13 @@ class StudyConfig:
         check(0 < self.gpus_per_trial <= 1, "gpus per trial", self.gpus_per_trial, "above 0, at most 1")
         check(len(self.students) >= 1, "students", self.students, "one or more models")
         check(len(set(self.students)) == len(self.students), "students", self.students, "each model once")
+        for given in self.pretrained:
+            model, mark, path = given.partition("=")
+            allowed = f"MODEL=PATH, MODEL one of {', '.join((self.teacher, *self.students))}, each once"
+            once = sum(other.startswith(f"{model}=") for other in self.pretrained) == 1
+            check(
+                bool(mark and path) and model in (self.teacher, *self.students) and once, "pretrained", given, allowed
+            )
         budget = self.latency_budget_ms
         check(budget is None or 0 < budget < math.inf, "latency budget", budget, "above 0 milliseconds")
         check(len(self.schedules) >= 1, "schedules", self.schedules, "one or more schedules")
@@ -441,6 +455,11 @@ class StudyConfig:
         self.view_config()
         for arm in (PLAIN_ARM, TEACHER_ARM):
             self.train_config(self.teacher, arm, {})
+
+    @property
+    def pretrained_paths(self) -> dict[str, str]:
+        """Model -> where the weights are that its trials begin with."""
+        return {model: path for model, _, path in (given.partition("=") for given in self.pretrained)}
 
     def data_config(self) -> DataConfig:
         """Which images, and how they are split."""
@@ -491,7 +510,7 @@ class StudyConfig:
         return range(self.seed + 1, self.seed + 1 + self.final_seeds)
 
     def _training_settings(self) -> dict[str, Any]:
-        names = ("batch_size", "optimizer", "weight_decay", "label_smoothing", "precision")
+        names = ("batch_size", "optimizer", "weight_decay", "label_smoothing", "class_weights", "precision")
         return {name: getattr(self, name) for name in names}
 
     def train_config(self, model: str, arm: Arm, sample: dict[str, Any], **fixed: Any) -> TrainConfig:

@@ -14,6 +14,7 @@ def distillation_loss(
     temperature: float,
     alpha: float,
     label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """alpha * T^2 * KL(teacher/T || student/T) + (1 - alpha) * cross-entropy, both means over the batch.
 
@@ -27,12 +28,14 @@ def distillation_loss(
         temperature: T > 0.
         alpha: weight of the distillation term, 0 to 1. At 0 the result is exactly the cross-entropy.
         label_smoothing: of the cross-entropy.
+        class_weights: (classes,) float32, of the labels in the cross-entropy, whose mean is over their weights; None:
+            all alike. The distillation term is over all classes at once and has none.
 
     Returns: a float32 scalar.
     """
     student = student_logits.float()
     if alpha == 0:
-        return F.cross_entropy(student, labels, label_smoothing=label_smoothing)
+        return F.cross_entropy(student, labels, class_weights, label_smoothing=label_smoothing)
     assert teacher_logits is not None, "alpha > 0 needs the teacher's logits"
     teacher = teacher_logits.detach().float()
     soft = F.kl_div(
@@ -44,7 +47,7 @@ def distillation_loss(
     distilled = alpha * temperature**2 * soft
     if alpha == 1:
         return distilled
-    return distilled + (1 - alpha) * F.cross_entropy(student, labels, label_smoothing=label_smoothing)
+    return distilled + (1 - alpha) * F.cross_entropy(student, labels, class_weights, label_smoothing=label_smoothing)
 
 
 def count_correct(logits: Tensor, labels: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ before the first block. Constructors take the number of classes and give a modul
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -127,6 +127,32 @@ def _shufflenet_v2(width: str) -> Callable[[int], nn.Module]:
     return build
 
 
+def _vit_tiny(patch: int, side: int) -> Callable[[int], nn.Module]:
+    """timm's ViT-Tiny, whose embedding of positions fits a side; images of other sides have theirs interpolated."""
+
+    def build(classes: int) -> nn.Module:
+        return require_timm().VisionTransformer(
+            img_size=side,
+            patch_size=patch,
+            num_classes=classes,
+            embed_dim=192,
+            depth=12,
+            num_heads=3,
+            dynamic_img_size=True,
+        )
+
+    return build
+
+
+def require_timm() -> ModuleType:
+    """timm's module of Vision Transformers; ValueError says how to install it."""
+    import_torchvision()  # in our way: timm imports it
+    try:
+        return importlib.import_module("timm.models.vision_transformer")
+    except ImportError as error:
+        raise ValueError(f"timm is not installed: pip install 'cifar_tune[vit]' ({error})") from error
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Architecture:
     """How to build a model, and what its arithmetic is made of."""
@@ -134,6 +160,8 @@ class Architecture:
     build: Callable[[int], nn.Module]
     dense: bool
     """Full rather than depthwise convolutions: matrix units of a CPU (AMX) then make bf16 pay."""
+    attends: bool = False
+    """A transformer: its layers have no channels of their own that could be cut off."""
 
 
 MODELS: dict[str, Architecture] = {
@@ -144,6 +172,9 @@ MODELS: dict[str, Architecture] = {
     "mobilenet_v3_small": Architecture(build=_mobilenet_v3_small, dense=False),
     "shufflenet_v2_x0_5": Architecture(build=_shufflenet_v2("x0_5"), dense=False),
     "shufflenet_v2_x1_0": Architecture(build=_shufflenet_v2("x1_0"), dense=False),
+    "vit_tiny_patch4_32": Architecture(build=_vit_tiny(4, 32), dense=True, attends=True),
+    "vit_tiny_patch8_64": Architecture(build=_vit_tiny(8, 64), dense=True, attends=True),
+    "vit_tiny_patch16_224": Architecture(build=_vit_tiny(16, 224), dense=True, attends=True),
 }
 
 
@@ -254,23 +285,32 @@ def load_weights(model: nn.Module, path: Path, sha256: str | None = None) -> Non
     Args:
         sha256: what the file must hash to; None: whatever it does.
     """
+    if sha256 is not None and path.is_file() and sha256_file(path) != sha256:
+        raise ValueError(f"{path} is damaged: it does not match its checksum")
+    state = read_weights(path)
+    same_weights(model.state_dict(), state, path)
+    model.load_state_dict(state)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; ValueError where it is none."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if sha256 is not None and path.is_file() and sha256_file(path) != sha256:
-        raise ValueError(f"{path} is damaged: it does not match its checksum")
     try:
-        state = load_file(path)
+        return load_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a readable safetensors checkpoint: {error}") from error
-    own = model.state_dict()
+
+
+def same_weights(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path) -> None:
+    """ValueError unless a checkpoint has the names and shapes of a model's own weights; the message is one line."""
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if missing or unexpected:
         raise ValueError(f"{path} is of another architecture: missing {_few(missing)}; unexpected {_few(unexpected)}")
     wrong = [f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}" for k in own if state[k].shape != own[k].shape]
     if wrong:
         raise ValueError(f"{path} has weights of other shapes (another number of classes?): {_few(wrong)}")
-    model.load_state_dict(state)
 
 
 def checkpoint_classes(path: Path) -> int:
@@ -279,7 +319,7 @@ def checkpoint_classes(path: Path) -> int:
 
     try:
         with safe_open(path, framework="pt") as file:
-            biases = [k for k in file.keys() if k.startswith(("fc", "classifier")) and k.endswith("bias")]  # noqa: SIM118 - not a dict
+            biases = [k for k in file.keys() if k.startswith(("fc", "classifier", "head")) and k.endswith("bias")]  # noqa: SIM118 - not a dict
             return int(file.get_slice(biases[-1]).get_shape()[0])
     except (SafetensorError, OSError, IndexError) as error:
         raise ValueError(f"{path} is not a checkpoint of a registered model: {error}") from error

@@ -84,7 +84,7 @@ class TrialRecord:
     teacher_sha256: str | None = None
     """Of the teacher's weights; None where no teacher was asked."""
     start_sha256: str | None = None
-    """Of the weights that a pruned model began with; None: fresh ones."""
+    """Of the weights that the training began with; None: fresh ones."""
     environment: Environment
 
 

@@ -35,6 +35,9 @@ images of ResNet-18 the kernel took 20 to 30 % of the time for fresh pages, and 
 BF16_MINIMUM_SIZE = 16
 """Input side from which bf16 pays on a CPU with matrix units: below, conversions cost more than they save."""
 
+UNBALANCED = 1.5
+"""Images of the largest class, in those of the smallest, from which `auto` weighs classes."""
+
 
 class TrainingDivergedError(RuntimeError):
     """The loss is not finite: the trial has failed, and its last weights are worthless."""
@@ -145,6 +148,7 @@ class Stepper:
         if (config.device, self.precision) == ("cpu", "bf16"):
             use_products(model)
         self.optimizer = make_optimizer(config, model)
+        self.class_weights = class_weights(config, data.train_labels)
         self.scaler = torch.amp.GradScaler(config.device, enabled=self.precision == "fp16")
         self.steps = config.epochs * steps_per_epoch
         self.taken = 0
@@ -169,7 +173,13 @@ class Stepper:
         with autocast(self.precision, config.device):
             logits = self.model(images)
         loss = distillation_loss(
-            logits, teacher_logits, labels, config.temperature, config.alpha, config.label_smoothing
+            logits,
+            teacher_logits,
+            labels,
+            config.temperature,
+            config.alpha,
+            config.label_smoothing,
+            self.class_weights,
         )
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
@@ -237,6 +247,20 @@ def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
     return torch.optim.AdamW(groups, lr=config.lr)
+
+
+def class_weights(config: TrainConfig, labels: np.ndarray) -> Tensor | None:
+    """What each class's labels weigh in the loss, float32 (classes,) on the training device, 1 on average over the
+    images; None: all alike.
+
+    A class weighs in inverse proportion to its images, so that each has the same part in the loss (King and Zeng,
+    "Logistic regression in rare events data", 2001; scikit-learn's `balanced`).
+    """
+    counts = np.bincount(labels)
+    if config.class_weights == "never" or (config.class_weights == "auto" and counts.max() < UNBALANCED * counts.min()):
+        return None
+    weights = len(labels) / (len(counts) * counts)
+    return torch.from_numpy(weights).float().to(config.device)
 
 
 def training_precision(config: TrainConfig, image_size: int) -> str:

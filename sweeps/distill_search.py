@@ -50,6 +50,7 @@ from sweeps.job import (
     shown,
     teacher_ref,
     train_task,
+    training_of,
     write_tables,
 )
 from sweeps.plan import disk_bytes, plan, print_plan
@@ -161,7 +162,7 @@ def search_student(
     """One arm of one student: its best trials, at most `final_top`; none where every trial failed."""
     study, dataset = work.study, str(work.about_data["label"])
     slots = training_slots(study, work.info, work.device, study.num_samples)
-    template = Training(arm=arm, model=student, sample={}, seed=study.seed, epochs=study.arm_epochs(arm))
+    template = training_of(work, arm, student, {}, study.seed, study.arm_epochs(arm))
     task = train_task(work, arm, slots, template, teacher)
     warm = next((dataclasses.asdict(t) for t in earlier if (t.arm, t.model) == (arm, student)), None)
     trials = search(task, study.num_samples, slots, work.run, dataset, work.ledger, work.view, warm)
@@ -203,10 +204,11 @@ def train_finalists(work: Job, best: Sequence[TrialRecord], teacher: TeacherRef)
     """The recipes of these trials at full length, on all training images, each with every final seed."""
     study, dataset = work.study, str(work.about_data["label"])
     trainings = [
-        Training(
-            arm=cast("Arm", trial.arm),
+        training_of(
+            work,
+            arm=(arm := cast("Arm", trial.arm)),
             model=trial.model,
-            sample=point_of(trial, study, cast("Arm", trial.arm)),
+            sample=point_of(trial, study, arm),
             seed=seed,
             epochs=study.finalist_epochs,
         )

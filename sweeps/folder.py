@@ -22,7 +22,7 @@ from cifar_tune.bucket import Bucket, BucketError, is_uri
 from cifar_tune.config import LatencyConfig, StudyConfig, check
 from cifar_tune.data import ImageData
 from cifar_tune.records import Environment
-from cifar_tune.store import STUDY_FORMAT, is_temporary, note_checksums, replace_file, user_cache
+from cifar_tune.store import PRETRAINED, STUDY_FORMAT, is_temporary, note_checksums, replace_file, user_cache
 
 CHANGEABLE_ON_RESUME = (
     "resume",
@@ -54,7 +54,7 @@ CHANGEABLE_ON_RESUME = (
 """What extends a run or shows it otherwise. Measurements under another protocol are made anew."""
 LOCK = "driver.lock"
 PROBE = ".cifar_tune-may-write"
-WRITTEN = ("ledger", "checkpoints", "teacher_logits", "errors", "candidate")
+WRITTEN = ("ledger", PRETRAINED, "checkpoints", "teacher_logits", "errors", "candidate")
 """Folders of a run into which files are moved when they are whole."""
 SAME_ON_RESUME = ("device_name", "torch", "cifar_tune")
 """Of the environment: figures of one run come from one processor and one version."""

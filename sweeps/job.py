@@ -7,29 +7,31 @@ import dataclasses
 import os
 import shlex
 import signal
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
+from torch import nn
 
 from analysis.frames import load_run
 from cifar_tune import cli
 from cifar_tune.bucket import Bucket, is_uri
-from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, TEACHER_ARM, StudyConfig, check
+from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, TEACHER_ARM, Arm, StudyConfig, check
 from cifar_tune.data import ImageData, describe, load, subset
 from cifar_tune.device import environment, resolve_device
 from cifar_tune.ledger import Ledger
 from cifar_tune.mirror import Mirror
-from cifar_tune.models import architecture, trained_on
+from cifar_tune.models import architecture, build_model, save_weights, trained_on, try_once
 from cifar_tune.presets import PRESETS
+from cifar_tune.pretrained import pretrained_model
 from cifar_tune.pruning import require_pruning
 from cifar_tune.records import EpochRecord, LatencyRecord, Stage, TrialRecord
 from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.schedules import schedule
-from cifar_tune.store import is_disk_full, note_checksums, sha256_file, to_row, write_rows
+from cifar_tune.store import PRETRAINED, is_disk_full, note_checksums, replace_file, sha256_file, to_row, write_rows
 from cifar_tune.subjects import Subject
 from cifar_tune.teacher import TeacherRef, load_model
 from cifar_tune.tuning.cells import start_host
@@ -63,6 +65,8 @@ class Prepared:
     """Object storage that keeps it; None: the folder does."""
     teacher: TeacherRef | None
     """The teacher that the user brings."""
+    pretrained: Mapping[str, nn.Module] = field(default_factory=dict[str, "nn.Module"])
+    """Model -> what its trials begin with; a model that is not there begins with fresh weights."""
     search_data: ImageData | None = None
     """What the students' search trains on; None: all of the data."""
     labelled: bool = True
@@ -91,6 +95,8 @@ class Job:
     data: ray.ObjectRef
     search_data: ray.ObjectRef
     """What the students' search trains on: all of the data, or its subset."""
+    pretrained: Mapping[str, Path]
+    """Model -> the weights that its trials begin with; a model that is not there begins with fresh ones."""
     info: ClusterInfo
     host: Any
     """The handle of the Host on the measuring node; None: nothing is measured."""
@@ -130,6 +136,8 @@ def _checked(study: StudyConfig) -> Prepared:
     check_installed(study.log)
     if study.prune:
         require_pruning()
+        attending = [m for m in (study.teacher, *study.students) if architecture(m).attends]
+        check(not attending, "prune", ", ".join(attending), "convolutional models: attention is not narrowed")
     device = resolve_device(study.device)
     bucket = bucket_of(study)
     run = run_folder(study, bucket)
@@ -142,10 +150,23 @@ def _checked(study: StudyConfig) -> Prepared:
     most = study.search_images
     searched = None if most is None or most >= len(data.train_images) else subset(data, most, study.seed)
     teacher = _teacher_given(study, data)
+    classes = len(data.classes)
+    paths = {model: Path(path).expanduser() for model, path in study.pretrained_paths.items()}
+    pretrained = {m: pretrained_model(m, classes, path, study.seed) for m, path in paths.items()}
+    for model in dict.fromkeys((study.teacher, *study.students)):
+        height, width, channels = data.train_images.shape[1:]
+        try_once(build_model(model, classes).eval(), (channels, height, width))
     if study.warm_start is not None:
         load_run(study.warm_start, study.storage)
     return Prepared(
-        study=study, device=device, data=data, run=run, bucket=bucket, teacher=teacher, search_data=searched
+        study=study,
+        device=device,
+        data=data,
+        run=run,
+        bucket=bucket,
+        teacher=teacher,
+        pretrained=pretrained,
+        search_data=searched,
     )
 
 
@@ -203,6 +224,7 @@ def job(prepared: Prepared, *, measures: bool = True) -> Iterator[Job]:
             input_shape=prepared.input_shape,
             labelled=prepared.labelled,
             data=data,
+            pretrained={name: _kept(run, name, model) for name, model in prepared.pretrained.items()},
             search_data=data if prepared.search_data is None else ray.put(prepared.search_data),
             info=info,
             host=start_host(info.measuring, prepared.device, compiles=study.compiled_variants) if measures else None,
@@ -211,6 +233,14 @@ def job(prepared: Prepared, *, measures: bool = True) -> Iterator[Job]:
         )
         with stopped_well(work):
             yield work
+
+
+def _kept(run: Path, name: str, model: nn.Module) -> Path:
+    """The run's own copy of pretrained weights: what a resumed run goes on from, wherever the first were."""
+    path = run / PRETRAINED / f"{name}.safetensors"
+    if not path.exists():
+        replace_file(path, lambda temporary: save_weights(model, Path(temporary)))
+    return path
 
 
 @contextlib.contextmanager
@@ -326,6 +356,20 @@ def as_subject(work: Job, trial: TrialRecord) -> Subject:
         checkpoint=str(work.run / trial.checkpoint),
         checkpoint_sha256=trial.checkpoint_sha256,
         classes=work.classes,
+    )
+
+
+def training_of(work: Job, arm: Arm, model: str, sample: dict[str, Any], seed: int, epochs: int) -> Training:
+    """A training that begins with the pretrained weights of its model, where the user brought some."""
+    start = work.pretrained.get(model)
+    return Training(
+        arm=arm,
+        model=model,
+        sample=sample,
+        seed=seed,
+        epochs=epochs,
+        start=None if start is None else str(start),
+        start_sha256=None if start is None else sha256_file(start),
     )
 
 

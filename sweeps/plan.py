@@ -214,6 +214,7 @@ def disk_bytes(prepared: Prepared) -> int:
     samples = study.latency_repeats * study.latency_max_iterations * 1.3  # the paired reference takes some
     rows = len(models) * len(variants) * (BYTES_A_SAMPLE * samples + 8 * tests)
     trials = study.teacher_samples + len(study.students) * (len(arms) * study.num_samples + finalists) + len(pruned)
+    kept += sum(weights[model] for model in prepared.pretrained)
     fixed = FIXED_BYTES + trials * BYTES_A_TRIAL + 2 * max(weights.values())
     return int(kept + at_work + answers + rows + fixed)
 

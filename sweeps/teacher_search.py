@@ -11,17 +11,15 @@ from cifar_tune import cli
 from cifar_tune.config import TEACHER_ARM, StudyConfig
 from cifar_tune.records import TrialRecord
 from cifar_tune.tuning.stages import ranked, search, training_slots
-from cifar_tune.tuning.trainables import Training
-from sweeps.job import Job, job, parse_study, prepare, shown, train_task, write_tables
+from sweeps.job import Job, job, parse_study, prepare, shown, train_task, training_of, write_tables
 
 
 def search_teacher(work: Job) -> TrialRecord:
     """Run the teacher search; returns its best trial. StudyFailedError where every trial failed."""
     study, dataset = work.study, str(work.about_data["label"])
     slots = training_slots(study, work.info, work.device, study.teacher_samples)
-    template = Training(
-        arm=TEACHER_ARM, model=study.teacher, sample={}, seed=study.seed, epochs=study.arm_epochs(TEACHER_ARM)
-    )
+    epochs = study.arm_epochs(TEACHER_ARM)
+    template = training_of(work, TEACHER_ARM, study.teacher, {}, study.seed, epochs)
     task = train_task(work, TEACHER_ARM, slots, template)
     trials = search(task, study.teacher_samples, slots, work.run, dataset, work.ledger, work.view)
     best = ranked(trials)

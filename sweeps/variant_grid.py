@@ -122,7 +122,7 @@ def _of_run(config: GridConfig) -> Work:
     content = json.loads((source / "study.json").read_text())
     study = study_from(content["config"])
     own = {name: getattr(config, name) for name in ("name", "storage", "dashboard", "verbose", "device", "strict")}
-    unused = {"resume": False, "address": None, "warm_start": None, "search_images": None}
+    unused = {"resume": False, "address": None, "warm_start": None, "pretrained": (), "search_images": None}
     runtimes = study.runtimes if config.runtimes is None else config.runtimes
     prepared = prepare(dataclasses.replace(study, **own, **unused, runtimes=runtimes))
     same = prepared.data.fingerprint == content["data"]["fingerprint"]

@@ -39,7 +39,7 @@ class Training:
     seed: int
     epochs: int
     start: str | None = None
-    """Absolute path of the weights of the whole model that a pruned one begins with."""
+    """Absolute path of the weights to begin with, of the whole model where this one is pruned; None: fresh ones."""
     start_sha256: str | None = None
 
     def config(self, study: StudyConfig, **fixed: Any) -> TrainConfig:
