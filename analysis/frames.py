@@ -43,6 +43,8 @@ class Run:
     """A row per measured model and variant."""
     importance: pd.DataFrame
     """A row per search and parameter; empty where there was no search."""
+    serving: pd.DataFrame
+    """A row per load that was put on the candidate behind HTTP; empty where none was."""
     card: dict[str, Any] | None
     """Content of `candidate/candidate.json`; None where no candidate has been written, or checked, yet."""
 
@@ -102,7 +104,8 @@ def load_run(run: str | Path, storage: str | Path = STORAGE) -> Run:
         trials=_read_table(path / "trials.parquet", may_be_empty=True),
         epochs=_read_table(path / "epochs.parquet", may_be_empty=True),
         latency=_read_table(path / "latency.parquet"),
-        importance=_read_importance(path / "importance.parquet"),
+        importance=_read_optional(path / "importance.parquet"),
+        serving=_read_optional(path / "serving.parquet"),
         card=_read_card(path / "candidate" / "candidate.json"),
     )
 
@@ -149,7 +152,7 @@ def _read_card(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _read_importance(path: Path) -> pd.DataFrame:
+def _read_optional(path: Path) -> pd.DataFrame:
     return _read_table(path, may_be_empty=True) if path.is_file() else pd.DataFrame()
 
 

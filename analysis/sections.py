@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -17,7 +18,7 @@ from analysis.justify import percent
 from analysis.markdown import MISSING, bullets, fixed, table
 from analysis.paired import standard_error
 from analysis.tables import OBJECTIVES, DistillationGain, Volume, known, zeroed_rows
-from cifar_tune.config import DISTILL_ARM, MIN_SAMPLES, PATIENCE, PLAIN_ARM
+from cifar_tune.config import DISTILL_ARM, MIN_SAMPLES, PATIENCE, PLAIN_ARM, REFERENCE
 
 _UNSTABLE_SPREAD = 0.10
 _COARSE_POINTS = 0.5
@@ -185,6 +186,38 @@ def comparison(frame: pd.DataFrame) -> str:
     return f"## Comparison\n\n{whole}\n\n{note} The same table is in `comparison.csv`."
 
 
+def quality(run: Run, choice: Choice) -> str:
+    """What stands beside accuracy: classes of unlike size let accuracy flatter (R21)."""
+    grid = [r for r in grid_rows(run.latency) if is_measured(r) and r["balanced_accuracy"] is not None]
+    chosen = None if choice.index is None else run.latency.loc[choice.index]
+    shown = [
+        r
+        for r in grid
+        if r["variant"] == REFERENCE.name
+        or (chosen is not None and (r["trial_id"], r["variant"]) == (chosen["trial_id"], chosen["variant"]))
+    ]
+    if not run.labelled or not shown:
+        return ""
+    figures = ("test_accuracy", "balanced_accuracy", "auroc", "precision_score", "recall_score")
+    lines = [
+        (*(row[key] for key in ("model", "arm", "variant")), *(fixed(_hundredfold(row[key]), 2) for key in figures))
+        for row in shown
+    ]
+    header = ("Model", "Arm", "Variant", "Accuracy %", "Balanced %", "AUROC %", "Precision %", "Recall %")
+    data = run.study["data"]
+    classes = data["classes"]
+    whose = f"of class `{classes[1]}`" if len(classes) == 2 else "means over the classes"
+    return (
+        f"## Beside accuracy\n\n{table(header, lines)}\n\nOn the test set; precision, recall and area under the ROC "
+        f"curve are {whose}. Who always answers `{data['largest_class']}` has an accuracy of "
+        f"{percent(data['largest_share'])}."
+    )
+
+
+def _hundredfold(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
 def optimizations(decisions: list[Decision]) -> str:
     """Each optimisation alone: measured beside expected, and the verdict (R10, R11, R13)."""
     lines = [
@@ -323,6 +356,44 @@ def _auto_text(run: Run, model: str) -> str:
     ran = "ran" if any(r["stage"] == DISTILL_ARM for r in mine) else "did not run"
     plain = f"plain validates in its search at {percent(max(reached))}" if reached else "no plain trial finished"
     return f"{model}: {plain}; distillation {ran}."
+
+
+def serving(run: Run) -> str:
+    """What the candidate does behind HTTP, beside its latency without a server (R25)."""
+    loads = [r for r in rows(run.serving) if run.card is not None and r["trial_id"] == run.card.get("trial_id")]
+    if not loads or run.card is None:
+        return ""
+    first = loads[0]
+    lines = [
+        (
+            row["users"],
+            fixed(row["throughput"], 1),
+            *(fixed(row[key], 2) for key in ("p50_ms", "p95_ms", "p99_ms")),
+            row["failures"],
+            row["meets"],
+        )
+        for row in loads
+    ]
+    header = ("Users", "Images/s", "p50 ms", "p95 ms", "p99 ms", "Failed", f"p95 within {first['p95_limit_ms']:g} ms")
+    return (
+        f"## Behind HTTP\n\n{serving_answer(loads)}\n\n{table(header, lines)}\n\nThe chosen row, "
+        f"{first['variant']}, takes {run.card['p50_ms']:.3f} ms without a server. {first['replicas']} process(es) "
+        "answered; users sent PNG files from the same machine, each the next as soon as the last was answered, so they "
+        f"share its cores ({first['env_device_name']}) with the server."
+    )
+
+
+def serving_answer(loads: Sequence[Row]) -> str:
+    """The highest load that keeps the limit of p95, in a sentence."""
+    limit = loads[0]["p95_limit_ms"]
+    kept = [row for row in loads if row["meets"]]
+    if not kept:
+        return f"No load that was tried keeps p95 within {limit:g} ms without failures."
+    best = max(kept, key=lambda row: row["throughput"])
+    return (
+        f"The highest load that keeps p95 within {limit:g} ms: {best['throughput']:.0f} images/s from "
+        f"{best['users']} users, p50 {best['p50_ms']:.2f} ms, p95 {best['p95_ms']:.2f} ms."
+    )
 
 
 def confirmation(frame: pd.DataFrame) -> str:

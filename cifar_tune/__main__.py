@@ -16,6 +16,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from cifar_tune import cli
 from cifar_tune.again import trial_again
 from cifar_tune.config import (
@@ -32,17 +34,20 @@ from cifar_tune.config import (
 )
 from cifar_tune.data import ImageData, load, random_images
 from cifar_tune.device import DeviceTakenError, environment, exclusive_device, resolve_device, usable_cpus
+from cifar_tune.losses import count_correct
 from cifar_tune.measurement import latency_skeleton, measured
 from cifar_tune.models import architecture, checkpoint_classes, save_weights, try_once
 from cifar_tune.preparation import exported
 from cifar_tune.processes import in_fresh_process, prepare_fresh_processes
+from cifar_tune.quality import quality
 from cifar_tune.quantisation import calibration_data
 from cifar_tune.runtimes import RUNTIMES, UnsupportedError
 from cifar_tune.schedules import schedule
 from cifar_tune.store import sha256_file
 from cifar_tune.subjects import DisturbedError, GridSettings, Subject, load_subject
 from cifar_tune.teacher import OnlineTeacher, TeacherRef, load_model
-from cifar_tune.training import TeacherLogits, evaluate, train
+from cifar_tune.training import TeacherLogits, predict, train
+from cifar_tune.views import Batcher
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -217,10 +222,24 @@ def run_evaluate(options: Evaluate) -> str:
     architecture(options.model)
     data = options.load()
     model = load_model(options.model, len(data.classes), options.checkpoint).to(device)
-    loss, accuracy = evaluate(model, data, "test", "fp32", device)
-    images = len(data.test_labels)
+    batcher = Batcher(data.test_images, data.mean, data.std, torch.device(device))
+    logits = predict(model, batcher, "fp32", device).cpu()
+    labels = torch.from_numpy(data.test_labels.copy())
+    loss = torch.nn.functional.cross_entropy(logits, labels).item()
+    images, accuracy = len(labels), count_correct(logits, labels).item() / len(labels)
     error = math.sqrt(accuracy * (1 - accuracy) / images)
-    return f"{data.label}: test accuracy {accuracy:.2%} (standard error {error:.2%}, {images} images), loss {loss:.4f}"
+    beside = quality(logits.numpy(), data.test_labels)
+    said = {
+        "balanced accuracy": beside.balanced_accuracy,
+        "AUROC": beside.auroc,
+        "precision": beside.precision_score,
+        "recall": beside.recall_score,
+    }
+    others = ", ".join(f"{name} {'unknown' if value is None else f'{value:.4f}'}" for name, value in said.items())
+    return (
+        f"{data.label}: test accuracy {accuracy:.2%} (standard error {error:.2%}, {images} images), "
+        f"loss {loss:.4f}, {others}"
+    )
 
 
 def run_bench(options: Bench) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -132,10 +133,39 @@ def write_candidate(folder: Path, shipment: Shipment) -> None:
     shutil.copyfile(shipment.checkpoint, folder / "model.safetensors")
     code = Path(deployed.__file__).parent
     shutil.copyfile(code / f"{shipment.row.runtime}.py", folder / "model.py")
-    for name in ("example.py", "predict.py"):
+    for name in ("example.py", "predict.py", "mlflow_model.py"):
         shutil.copyfile(code / name, folder / name)
-    (folder / "requirements.txt").write_text(_requirements(shipment.row.runtime))
+    requirements = _requirements(shipment.row.runtime)
+    (folder / "requirements.txt").write_text(requirements)
+    for name, content in _mlflow_files(requirements.split(), shipment.image_size).items():
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
     _write_card(folder, _card(shipment))
+
+
+def _mlflow_files(requirements: list[str], side: int) -> dict[str, dict[str, Any]]:
+    """File -> content, of what makes the folder an MLflow model, as managed endpoints take it. JSON is YAML, too."""
+    python = platform.python_version()
+    images = [{"type": "tensor", "tensor-spec": {"dtype": "uint8", "shape": [-1, side, side, 3]}}]
+    return {
+        "MLmodel": {
+            "flavors": {
+                "python_function": {
+                    "loader_module": "mlflow_model",
+                    "code": ".",
+                    "data": ".",
+                    "python_version": python,
+                    "env": {"conda": "conda.yaml", "virtualenv": "python_env.yaml"},
+                }
+            },
+            "signature": {"inputs": json.dumps(images), "outputs": None, "params": None},
+        },
+        "python_env.yaml": {"python": python, "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]},
+        "conda.yaml": {
+            "name": "candidate",
+            "channels": ["conda-forge"],
+            "dependencies": [f"python={python}", "pip", {"pip": ["mlflow", *requirements]}],
+        },
+    }
 
 
 def verify(folder: Path, row: LatencyRecord, pixels: np.ndarray, labels: np.ndarray, fp32: np.ndarray) -> Verification:
@@ -258,6 +288,8 @@ Tells {len(shipment.classes)} classes of images apart: {", ".join(map(plain_text
 
     pip install -r requirements.txt
     python example.py IMAGE...
+
+or, as an MLflow model, `mlflow models serve --model-uri . --env-manager local`.
 
 `model.py` opens the deployed form, `candidate.json` has preprocessing and class names, `model.safetensors` the weights.
 An image is made RGB, resized to {side} x {side} (bilinear), scaled to 0..1, and normalised with the mean and standard

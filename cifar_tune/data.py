@@ -114,7 +114,12 @@ def describe(data: ImageData) -> dict[str, object]:
     """What `study.json` says of the data."""
     parts = {f"{part}_images": len(getattr(data, f"{part}_labels")) for part in ("train", "validation", "test")}
     about = {name: getattr(data, name) for name in ("name", "label", "fingerprint", "skipped")}
-    return {**about, "classes": list(data.classes), **parts, "image_size": data.train_images.shape[1]}
+    counts = np.bincount(data.test_labels, minlength=len(data.classes))
+    always = {
+        "largest_class": data.classes[counts.argmax()] if data.classes else None,
+        "largest_share": float(counts.max() / counts.sum()),
+    }
+    return {**about, "classes": list(data.classes), **parts, **always, "image_size": data.train_images.shape[1]}
 
 
 def random_images(shape: tuple[int, int, int]) -> ImageData:

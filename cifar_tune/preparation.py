@@ -14,6 +14,7 @@ from cifar_tune.config import Variant
 from cifar_tune.data import ImageData
 from cifar_tune.models import make_model
 from cifar_tune.pruning import compressed_mb
+from cifar_tune.quality import quality
 from cifar_tune.records import BuildRecord, EvaluationRecord
 from cifar_tune.runtimes import RUNTIMES, Runnable
 from cifar_tune.subjects import GridSettings, Subject, load_subject, make_source, use_compile_cache
@@ -43,13 +44,15 @@ def evaluation(subject: Subject, variant: Variant, data: ImageData, settings: Gr
         else:
             logits = answers(runnable, batcher, len(data.test_images))
     own = (variant.runtime, variant.precision) == ("torch", "fp32")
-    predictions = logits.argmax(1).cpu().numpy()
+    found = logits.float().cpu().numpy()
+    predictions = found.argmax(1)
     correct = predictions == data.test_labels
     return EvaluationRecord(
         trial_id=subject.trial_id,
         variant=variant.name,
         status="ok",
         test_accuracy=float(correct.mean()),
+        **dataclasses.asdict(quality(found, data.test_labels)),
         test_images=len(correct),
         compressed_mb=compressed_mb(source.model) if own else None,
         predictions=predictions.astype("<u2").tobytes(),

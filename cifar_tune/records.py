@@ -134,6 +134,14 @@ class LatencyRecord:
     error: str | None = None
     test_accuracy: float | None = None
     """Over the whole test set at a large batch, with this row's runtime, precision, layout and weights."""
+    balanced_accuracy: float | None = None
+    """Mean over the classes of the share of their test images that are recognised."""
+    auroc: float | None = None
+    """Area under the ROC curve of the second of two classes; of more the mean over them, each against all others."""
+    precision_score: float | None = None
+    """Share of the answers `second class` that are right; of more than two classes the mean over them."""
+    recall_score: float | None = None
+    """Share of the second class's test images that are found; of more than two classes the mean over them."""
     correct: bytes | None = None
     """Packed bits, one per test image in order, most significant first."""
     agreement: float | None = None
@@ -237,6 +245,14 @@ class EvaluationRecord:
     status: LatencyStatus
     error: str | None = None
     test_accuracy: float | None = None
+    balanced_accuracy: float | None = None
+    """Mean over the classes of the share of their test images that are recognised."""
+    auroc: float | None = None
+    """Area under the ROC curve of the second of two classes; of more the mean over them, each against all others."""
+    precision_score: float | None = None
+    """Share of the answers `second class` that are right; of more than two classes the mean over them."""
+    recall_score: float | None = None
+    """Share of the second class's test images that are found; of more than two classes the mean over them."""
     test_images: int | None = None
     compressed_mb: float | None = None
     """Of the weights that answered, where they are PyTorch's own in FP32: deflated."""
@@ -274,6 +290,40 @@ class ImportanceRecord:
     """Share of the variance of validation accuracy that it explains (fANOVA); all of a search's add up to 1."""
     trials: int
     """Finished trials it rests on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServingRecord:
+    """One load on the candidate behind HTTP; a row of `serving.parquet`."""
+
+    run: str
+    trial_id: str
+    model: str
+    arm: str
+    checkpoint_sha256: str
+    variant: str
+    users: int
+    """Who send at the same time, each the next image as soon as the last is answered."""
+    seconds: float
+    """For how long, the time until all have begun left out."""
+    requests: int
+    failures: int
+    """Requests that were refused, given up or not answered."""
+    throughput: float
+    """Answered requests a second."""
+    p50_ms: float | None = None
+    """From sending to the answer, on the machine that serves; of answered requests. So below."""
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+    p95_limit_ms: float
+    """What p95 may be."""
+    meets: bool
+    """Whether p95 is within it, and nothing failed."""
+    replicas: int
+    batch: int
+    """Images that a replica takes at a time, at most."""
+    environment: Environment
+    """Of the machine that serves, and sends."""
 
 
 Record = TrialRecord | EpochRecord | LatencyRecord | EvaluationRecord | BuildRecord

@@ -21,6 +21,7 @@ TABLES = {
     "epochs.parquet": records.EpochRecord,
     "latency.parquet": records.LatencyRecord,
     "importance.parquet": records.ImportanceRecord,
+    "serving.parquet": records.ServingRecord,
 }
 ADDED = """## front.parquet
 

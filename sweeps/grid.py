@@ -285,13 +285,9 @@ def with_accuracy(record: LatencyRecord, subject: Subject, variant: Variant, pre
     own, reference = prepared.evaluation(subject, variant), prepared.evaluation(subject, REFERENCE)
     if record.status not in ("ok", "fallback") or own is None:
         return record
-    return dataclasses.replace(
-        record,
-        test_accuracy=own.test_accuracy,
-        correct=own.correct,
-        agreement=_agreement(own, reference),
-        compressed_mb=own.compressed_mb,
-    )
+    quality = ("test_accuracy", "balanced_accuracy", "auroc", "precision_score", "recall_score")
+    read = {name: getattr(own, name) for name in (*quality, "correct", "compressed_mb")}
+    return dataclasses.replace(record, **read, agreement=_agreement(own, reference))
 
 
 def _agreement(own: EvaluationRecord, reference: EvaluationRecord | None) -> float | None:

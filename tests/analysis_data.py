@@ -105,6 +105,7 @@ def write_run(
         "data": {
             "name": "digits", "fingerprint": "abc", "classes": [str(n) for n in range(10)], "train_images": 700,
             "validation_images": 97, "test_images": IMAGES, "label": "digits",
+            "largest_class": "3", "largest_share": 0.11,
         },
         "command": "python sweeps/distill_search.py",
         "created_utc": "2030-01-01T00:00:00Z",

@@ -72,6 +72,15 @@ def test_magnitude_pruning_is_a_section_from_no_zeros_on(tmp_path: Path) -> None
     assert section[0].split(" | ")[2:4] == ["-", "0"]
 
 
+def test_r21_balanced_figures_stand_beside_accuracy(tmp_path: Path) -> None:
+    figures = {"balanced_accuracy": 0.75, "auroc": 0.8125, "precision_score": 0.5, "recall_score": 0.625}
+    latency = [dataclasses.replace(row, **figures) for row in data.full_latency() if row.status == "ok"]
+    text = markdown(data.write_run(tmp_path / "quality", latency))
+    section = text[text.index("## Beside accuracy") : text.index("## Optimizations")]
+    assert section.count("| 75.00 | 81.25 | 50.00 | 62.50 |") == 4  # three references, and the candidate
+    assert "Who always answers `3` has an accuracy of 11.00 %." in section
+
+
 def test_magnitude_pruning_is_no_optimisation(tmp_path: Path) -> None:
     text = markdown(data.write_run(tmp_path / "zeroed", [*data.full_latency(), zeroed(0.5, 890)]))
     kept = text[text.index("## Optimizations") : text.index("## Factor effects")]

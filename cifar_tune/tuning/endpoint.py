@@ -1,0 +1,188 @@
+"""The candidate behind HTTP, with Ray Serve (R25).
+
+POST / takes the bytes of an image file and answers with its class; GET / says what the model is. Uploads that are no
+fit image get a 4xx with a sentence. Requests that wait are bounded: more of them are answered with 503 at once, and one
+that waits too long with 408. What is run is this package's own code on the folder's model file: code and pickles that
+lie in a run's folder are never opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from ray import serve
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
+
+from cifar_tune.candidate import CARD
+from cifar_tune.device import usable_cpus
+from cifar_tune.runtimes import RUNTIMES
+from cifar_tune.uploads import RefusedError, check_size, check_type, decode_upload
+
+NAME = "cifar_tune"
+METHOD_NOT_ALLOWED = 405
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """How much an endpoint takes on."""
+
+    replicas: int = 1
+    """Processes that answer."""
+    batch: int = 8
+    """Images taken from those that wait at a time. The program answers them one by one, as it was measured: what is
+    saved is the server's own work between them."""
+    queue: int = 128
+    """Requests that wait, or are answered, at most."""
+    timeout: float = 10.0
+    """Seconds after which a request is given up."""
+
+
+class Endpoint:
+    """A replica: reads uploads, and answers them.
+
+    Args:
+        folder: of a candidate; None: a server that does everything but classify, to see what the serving costs.
+        batch: see Limits.
+    """
+
+    def __init__(self, folder: str | None, batch: int) -> None:
+        self._card: dict[str, Any] = {"image_size": 32} if folder is None else read_card(Path(folder))
+        self._classify = _constant if folder is None else open_candidate(Path(folder), self._card)
+        self._answers.set_max_batch_size(batch)  # pyright: ignore[reportAttributeAccessIssue]
+        self.check_health()  # the first call may compile
+
+    def check_health(self) -> None:
+        """Serve asks this again and again, and replaces a replica that raises."""
+        side = self._card["image_size"]
+        if not np.isfinite(self._probabilities(np.zeros((side, side, 3), np.uint8))).all():
+            raise RuntimeError("the model answers with numbers that are not finite")
+
+    async def __call__(self, request: Request) -> JSONResponse:
+        """One request."""
+        if request.method == "GET":
+            return JSONResponse({name: self._card[name] for name in ABOUT if name in self._card})
+        if request.method != "POST":
+            return JSONResponse({"error": "POST an image file"}, METHOD_NOT_ALLOWED)
+        try:
+            pixels = decode_upload(await _body(request), self._card["image_size"])
+        except RefusedError as error:
+            return JSONResponse({"error": str(error)}, error.status)
+        probabilities: np.ndarray = await self._answers(pixels)
+        best = int(probabilities.argmax())
+        classes = self._card.get("classes")
+        named = str(best) if classes is None else classes[best]
+        return JSONResponse({"class": named, "probability": round(float(probabilities[best]), 6)})
+
+    @serve.batch(batch_wait_timeout_s=0.0)
+    async def _answers(self, images: list[np.ndarray]) -> list[np.ndarray]:
+        return [self._probabilities(pixels) for pixels in images]
+
+    def _probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """Image uint8 (side, side, 3) -> float64 (classes,)."""
+        logits = self._classify(pixels).astype(np.float64)
+        shares = np.exp(logits - logits.max())
+        return shares / shares.sum()
+
+
+ABOUT = ("model", "variant", "classes", "image_size", "test_accuracy", "p50_ms")
+"""Of the card, what GET answers with."""
+
+
+def _constant(_: np.ndarray) -> np.ndarray:
+    return np.zeros(10, np.float32)
+
+
+async def _body(request: Request) -> bytes:
+    """The upload, read no further than is allowed."""
+    check_type(request.headers.get("content-type", ""))
+    with contextlib.suppress(ValueError):
+        check_size(int(request.headers.get("content-length", "0")))
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async for part in request.stream():
+            size += len(part)
+            check_size(size)
+            parts.append(part)
+    except ClientDisconnect as error:
+        raise RefusedError(400, "the upload broke off") from error
+    return b"".join(parts)
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """A candidate's card; ValueError where there is none, or the folder was not verified."""
+    try:
+        card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        verified, runtime = card["verification"]["ok"], card["variant"]["runtime"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder} holds no candidate: {error}") from error
+    if not verified:
+        raise ValueError(f"the candidate in {folder} was not verified: {card['verification']['problem']}")
+    if runtime not in RUNTIMES:
+        raise ValueError(f"runtime of {folder} is {runtime!r}; allowed are {', '.join(RUNTIMES)}")
+    return card
+
+
+def open_candidate(folder: Path, card: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
+    """Image uint8 (side, side, 3) -> logits float (classes,), with the deployed form in a candidate's folder."""
+    load = importlib.import_module(f"cifar_tune.deployed.{card['variant']['runtime']}").load
+    classify = load(card, folder)
+    mean, std = (np.asarray(card[name], dtype=np.float32) for name in ("mean", "std"))
+
+    def answer(pixels: np.ndarray) -> np.ndarray:
+        images = ((pixels[None] / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)
+        return classify(np.ascontiguousarray(images))[0]
+
+    return answer
+
+
+@contextlib.contextmanager
+def serving(folder: Path | None, limits: Limits, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    """Ray and an endpoint on this machine, up while the context is; gives its address.
+
+    Args:
+        folder: see Endpoint.
+        host: where to listen; there is no access control, so another one than loopback is for who may use it.
+    """
+    device = "cpu" if folder is None else read_card(folder)["device"]
+    deployment = serve.deployment(
+        name=NAME,
+        num_replicas=limits.replicas,
+        max_ongoing_requests=limits.queue,
+        max_queued_requests=limits.queue,
+        ray_actor_options={"num_cpus": 0, "num_gpus": 1 if device == "cuda" else 0},
+    )(Endpoint)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ray.init(
+            address="local",
+            num_cpus=usable_cpus(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    try:
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        options = {"host": host, "port": port, "request_timeout_s": limits.timeout}
+        serve.start(http_options=options, logging_config={"log_level": "ERROR", "enable_access_log": False})
+        serve.run(
+            deployment.bind(None if folder is None else str(folder.absolute()), limits.batch),
+            name=NAME,
+            logging_config={"log_level": "ERROR", "enable_access_log": False},
+        )
+        yield f"http://{host}:{port}/"
+    finally:
+        with contextlib.suppress(Exception):
+            serve.shutdown()
+        ray.shutdown()

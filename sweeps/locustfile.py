@@ -1,0 +1,61 @@
+"""What users of an endpoint do: send an image, wait for its class, send the next. Run by locust in its own process.
+
+Locust's own percentiles are whole milliseconds; here every request is kept.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from locust import FastHttpUser, constant, events, task
+from PIL import Image
+
+SIDE, OUT = int(os.environ["CIFAR_TUNE_SIDE"]), Path(os.environ["CIFAR_TUNE_REQUESTS"])
+IMAGES = 16
+"""Made-up ones, in turns: what an image shows changes no time."""
+
+requests: list[tuple[float, float, bool]] = []
+"""End as Unix time, milliseconds, whether it was answered as it should."""
+
+
+def encoded() -> list[bytes]:
+    """PNG files of noise."""
+    drawn = np.random.default_rng(0).integers(0, 256, (IMAGES, SIDE, SIDE, 3), np.uint8)
+    files = [io.BytesIO() for _ in drawn]
+    for pixels, file in zip(drawn, files, strict=True):
+        Image.fromarray(pixels).save(file, "PNG")
+    return [file.getvalue() for file in files]
+
+
+class Sender(FastHttpUser):
+    """One user."""
+
+    wait_time = constant(0)
+    files = encoded()
+    sent = 0
+
+    @task
+    def classify(self) -> None:
+        """One image."""
+        self.sent += 1
+        body = self.files[self.sent % len(self.files)]
+        # locust's annotation knows no bytes
+        self.client.post("/", data=body, headers={"Content-Type": "image/png"})  # pyright: ignore[reportArgumentType]
+
+
+@events.request.add_listener
+def keep(response_time: float, exception: Exception | None, **_: Any) -> None:
+    """Called by locust at the end of each request."""
+    requests.append((time.time(), response_time, exception is None))
+
+
+@events.quitting.add_listener
+def write(**_: Any) -> None:
+    """Called by locust at its end."""
+    OUT.write_text(json.dumps(requests))
