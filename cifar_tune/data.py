@@ -83,6 +83,8 @@ def load(config: DataConfig, data_dir: str = "data") -> ImageData:
         "validation": train.take(np.flatnonzero(held_out)),
         "test": test,
     }
+    if config.source not in DATASETS:  # those are known to be apart
+        _check_apart(train, test)
     arrays: dict[str, np.ndarray] = {}
     for part, images in parts.items():
         pixels, labels = decode(images, config.image_size or source.size, skip_unreadable=config.skip_unreadable)
@@ -158,6 +160,26 @@ def _check_classes(source: Source, labels: np.ndarray, least: int, what: str) ->
     for name, count in zip(source.classes, np.bincount(labels, minlength=len(source.classes)), strict=True):
         if count < least:
             raise ValueError(f"class {name!r} of {source.name} has {count} {what}")
+
+
+def _check_apart(train: Images, test: Images) -> None:
+    """ValueError names an image whose bytes are in the training and in the test set: its answer would be known."""
+
+    tested = {_digest(test, row): row for row in range(len(test.labels))}
+    tested.pop(None, None)
+    for row in range(len(train.labels)):
+        twin = tested.get(_digest(train, row))
+        if twin is not None:
+            raise ValueError(f"the same image is in both splits: {train.where(row)} and {test.where(twin)}")
+
+
+def _digest(images: Images, row: int) -> bytes | None:
+    """Of an image's file; None where it cannot be read, which is said when it is decoded."""
+    try:
+        content = images.read(row)
+    except OSError:
+        return None
+    return hashlib.sha256(content).digest() if isinstance(content, bytes) and content else None
 
 
 def _subset(images: Images, total: int | None, least: int, rng: np.random.Generator, name: str) -> Images:

@@ -14,6 +14,7 @@ import contextlib
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -84,6 +85,7 @@ def run(config: ServeConfig) -> Path | None:
     """Serve, and try the loads; the path of the report, or None where there was no load test."""
     with cli.user_input():
         folder = _run_folder(config)
+        _check_port(config)
         card = _card(folder)
     with _endpoint(config, folder) as address:
         print(f"Serving {card['model']} at {address}   (GET: what it is; POST: an image file)", flush=True)
@@ -102,6 +104,16 @@ def run(config: ServeConfig) -> Path | None:
 def _run_folder(config: ServeConfig) -> Path:
     check(not is_uri(config.run), "run", config.run, "a run in a folder here: copy it from the object storage first")
     return find_run(config.run, config.storage)
+
+
+def _check_port(config: ServeConfig) -> None:
+    """ValueError where the endpoint could not listen."""
+    with socket.socket() as here:
+        here.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            here.bind((config.host, config.port))
+        except OSError as error:
+            raise ValueError(f"host and port are {config.host}:{config.port}: {error.strerror}") from error
 
 
 def _card(folder: Path) -> dict[str, Any]:

@@ -168,6 +168,8 @@ def test_describe_is_json_with_the_counts(folder: Path) -> None:
     assert json.loads(json.dumps(describe(data))) == {
         "name": "pets",
         "label": "pets",
+        "largest_class": "cat",
+        "largest_share": 4 / 6,
         "classes": ["cat", "dog"],
         "train_images": 27,
         "validation_images": 3,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ def test_an_unreadable_image_is_named(folder: Path) -> None:
 
 def test_unreadable_images_are_counted_when_skipped(folder: Path) -> None:
     for name in ("train/cat/001.png", "test/cat/002.png"):
-        (folder / name).write_bytes(b"damaged")
+        (folder / name).write_text(f"damaged {name}")
     data = load_folder(folder, skip_unreadable=True)
     assert data.skipped == 2
     assert sum(len(images_of(data, part)) for part in PARTS) == 34
@@ -137,8 +138,8 @@ def test_without_metadata_classes_are_numbers(tmp_path: Path) -> None:
 
 
 def test_the_label_says_jpeg(tmp_path: Path) -> None:
-    images = [encoded(picture(at, 16), "JPEG") for at in range(20)]
-    for part in ("train", "test"):
+    for part, first in (("train", 0), ("test", 20)):
+        images = [encoded(picture(first + at, 16), "JPEG") for at in range(20)]
         write_parquet(tmp_path / "cifar10" / f"{part}.parquet", list(range(10)) * 2, images=images)
     data = load_folder(tmp_path / "cifar10")
     assert (data.name, data.label, data.train_images.shape[1]) == ("cifar10", "CIFAR-10 (JPEG)", 16)
@@ -206,3 +207,9 @@ def test_a_parquet_folder_of_one_class_is_refused(parquet: Path) -> None:
 def test_the_result_cannot_be_changed(parquet: Path) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         load_folder(parquet).name = "other"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_image_in_both_splits_is_refused(folder: Path) -> None:
+    shutil.copy(folder / "train" / "cat" / "003.png", folder / "test" / "dog" / "again.png")
+    said = "the same image is in both splits: {train}/cat/003.png and {test}/dog/again.png"
+    assert message_of(folder) == said.format(train=folder / "train", test=folder / "test")

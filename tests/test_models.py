@@ -23,7 +23,7 @@ def megaflops(name: str) -> float:
     return counter.get_total_flops() / 1e6
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name in MODELS if not MODELS[name].attends])
 @pytest.mark.parametrize("size", [8, 32])
 def test_model_gives_a_logit_a_class(name: str, size: int) -> None:
     with torch.no_grad():

@@ -8,11 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from example import (  # pyright: ignore[reportAttributeAccessIssue, reportMissingImports]
-    CARD,  # pyright: ignore[reportUnknownVariableType]
-    FOLDER,  # pyright: ignore[reportUnknownVariableType]
-    prepare,  # pyright: ignore[reportUnknownVariableType]
-)
+from example import CARD, FOLDER, prepare  # pyright: ignore[reportAttributeAccessIssue, reportMissingImports]
 from model import load  # pyright: ignore[reportMissingImports, reportUnknownVariableType]  # the file beside this one
 
 
