@@ -11,6 +11,7 @@ The last line of standard output is the path of the report.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import math
 import os
@@ -123,9 +124,11 @@ def _card(folder: Path) -> dict[str, Any]:
 
 def _server() -> Any:
     try:
-        import locust  # noqa: F401  # pyright: ignore[reportMissingImports]
-
         from cifar_tune.tuning import endpoint
+
+        # not imported: it would replace this process's sockets with gevent's
+        if importlib.util.find_spec("locust") is None:
+            raise ImportError("No module named 'locust'")
     except ImportError as error:
         raise ValueError(f"what serves is not installed: pip install 'cifar_tune[serve]' ({error})") from error
     return endpoint

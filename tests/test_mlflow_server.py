@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -38,7 +39,8 @@ def test_model_server_gives_the_candidates_classes(candidate: Path, tmp_path: Pa
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(candidate)]
     command += ["--env-manager", "local", "--port", str(port)]
     with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path)
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # it looks for uvicorn there
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path, env={**os.environ, "PATH": path})
     try:
         answered(process, f"http://127.0.0.1:{port}")
         body = json.dumps({"inputs": PIXELS[:4].tolist()}).encode()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import socket
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -19,17 +21,14 @@ from PIL import Image
 from test_candidate import CLASSES, PIXELS, SIDE, VERIFIED, shipment, source
 from test_uploads import bomb, encoded
 
-from analysis.report import write_report
 from cifar_tune.candidate import deploy, note_verification, write_candidate
 from cifar_tune.config import Variant
 from cifar_tune.models import build_model, save_weights
 from cifar_tune.records import ServingRecord
 from cifar_tune.store import read_records
 from sweeps import serve_candidate
-from sweeps.serve_candidate import ServeConfig
 
 endpoint = pytest.importorskip("cifar_tune.tuning.endpoint", reason="pip install 'cifar_tune[serve]'")
-pytest.importorskip("locust", reason="pip install 'cifar_tune[serve]'")
 pytestmark = pytest.mark.timeout(300)
 ONNX = Variant(runtime="onnxruntime")
 
@@ -126,7 +125,8 @@ def test_requests_beyond_the_queue_are_answered_at_once(address: str) -> None:
 
 def status_of(address: str, body: bytes) -> int:
     try:
-        with urllib.request.urlopen(urllib.request.Request(address, body), timeout=60) as answer:
+        request = urllib.request.Request(address, body, {"Content-Type": "image/png"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status
     except urllib.error.HTTPError as error:
         return error.code
@@ -148,11 +148,13 @@ def test_candidate_that_was_not_verified_is_not_served(candidate: Path, tmp_path
 def test_load_test_writes_rows_that_the_report_shows(candidate: Path, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", full_latency())
     (run / "candidate").symlink_to(candidate)
-    config = ServeConfig(run=str(run), port=free_port(), users=(1, 4), seconds=2, p95_ms=2000)
-    serve_candidate.run(config)
+    command = [sys.executable, serve_candidate.__file__, "--run", str(run), "--port", str(free_port())]
+    command += ["--users", "1", "4", "--seconds", "2", "--p95-ms", "2000"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert ended.stdout.splitlines()[-1] == str(run / "report.html")
     rows = read_records(run / "serving.parquet", ServingRecord)
     assert [r.users for r in rows] == [1, 4]
     assert all(r.requests > 0 and r.failures == 0 and r.meets for r in rows)
     assert all(r.p50_ms <= r.p95_ms <= r.p99_ms for r in rows if r.p50_ms and r.p95_ms and r.p99_ms)
-    write_report(run)
     assert "## Behind HTTP" in (run / "report.md").read_text()
