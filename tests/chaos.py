@@ -239,9 +239,11 @@ def workers_killed(study: Study, kills: int, chance: random.Random, undisturbed:
     process, killed = study.start(), 0
     end = time.monotonic() + LIMIT
     while process.is_running() and process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < end:
-        time.sleep(chance.uniform(1, 4))
+        time.sleep(chance.uniform(0.5, 2))
+        ended = len(list(study.run.glob("ledger/TrialRecord/[!.]*.json")))
         workers = [p for p in _children(process) if is_training(p)]
-        if workers and killed < min(kills, 1 + len(list(study.run.glob("ledger/TrialRecord/[!.]*.json")))):
+        # when all have ended, such a process measures
+        if workers and killed < min(kills, 1 + ended) and ended < len(undisturbed.weights):
             chance.choice(workers).kill()
             killed += 1
     code = process.wait(1)
