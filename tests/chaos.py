@@ -3,7 +3,7 @@
     python tests/chaos.py                     # the whole table, up to an hour
     python tests/chaos.py --drivers 2 --workers 2 --nodes 0 --storages 0 --inputs 0
 
-The preset `chaos` goes through all stages in under a minute, and is deterministic on a CPU: after any interruption
+The preset `chaos` goes through all stages in under two minutes, and is deterministic on a CPU: after any interruption
 the same trials must be there, with the same weights to the bit, and what was finished before must not be touched.
 """
 
@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import itertools
 import math
 import os
 import pickle
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +26,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import psutil
 from lost_node import three_nodes, weights_after
 from s3_server import BUCKET, s3_server
@@ -37,7 +38,8 @@ from cifar_tune.records import LatencyRecord, TrialRecord
 
 ROOT = Path(__file__).parent.parent
 RAYS_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
-KILLS_A_STUDY = 5
+DRIVER_KILLS_A_STUDY = 2
+WORKER_KILLS_A_STUDY = 5
 KINDS_OF_INPUT = 8
 """Tests in test_malformed.py."""
 LIMIT = 600.0
@@ -191,32 +193,44 @@ def still_there_after(process: psutil.Popen, seconds: float) -> bool:
     return False
 
 
-def driver_killed(study: Study, moment: float, undisturbed: Ending) -> Verdict:
-    """Kill the driver after `moment` seconds, or sooner where it has ended by then; resume, compare."""
-    process = study.start()
-    while not still_there_after(process, moment):
-        shutil.rmtree(study.run)
-        moment *= 0.8
+def driver_killed(study: Study, moments: Sequence[float], undisturbed: Ending) -> list[Verdict]:
+    """Kill the driver when a study has worked for so many seconds; resume, compare; a verdict for each kill."""
+    before: dict[str, tuple[str, int]] = {}
+    marks: list[Path] = []
+    kinds, faults = [], []
+    for worked in np.diff(sorted(moments), prepend=0.0):
         process = study.start()
-    orphans = kill(process)
-    before, mark = {}, None
-    if study.begun():
-        before, mark = study.finished(), plant_pickles(study.run)
-    what = f"{study.name}: driver killed after {moment:.1f} s, {len(before)} results in the ledger"
-    fault = study.finish()
-    if fault is None and orphans is not None:
-        fault = f"processes outlived the driver: {orphans}"
-    if mark is not None and mark.exists():
-        fault = "a pickle of the run's folder was read"
-    return Verdict(what, fault or difference(study, before, undisturbed))
+        if not still_there_after(process, worked):
+            break
+        orphans = kill(process)
+        if orphans is not None:
+            faults.append(f"processes outlived the driver: {orphans}")
+        if study.begun():
+            faults += touched(study, before)
+            before = study.finished()
+            marks.append(plant_pickles(study.run))
+        kinds.append(f"{study.name}: driver killed after {worked:.1f} s, {len(before)} results in the ledger")
+    ended = study.finish()
+    if ended is not None:
+        faults.append(ended)
+    if any(mark.exists() for mark in marks):
+        faults.append("a pickle of the run's folder was read")
+    fault = "; ".join(faults) or difference(study, before, undisturbed)
+    return [Verdict(what, fault) for what in kinds]
+
+
+def touched(study: Study, before: dict[str, tuple[str, int]]) -> list[str]:
+    """What was finished before and is not as it was."""
+    after = study.finished()
+    changed = [name for name in before if after.get(name) != before[name]]
+    return [f"run again: {changed}"] if changed else []
 
 
 def difference(study: Study, before: dict[str, tuple[str, int]], undisturbed: Ending) -> str | None:
     """What is not as if nothing had happened."""
-    after = study.finished()
-    touched = [name for name in before if after.get(name) != before[name]]
-    if touched:
-        return f"run again: {touched}"
+    again = touched(study, before)
+    if again:
+        return again[0]
     ending = study.ending()
     for name in ("weights", "measured", "tables"):
         was, now = getattr(undisturbed, name), getattr(ending, name)
@@ -311,11 +325,17 @@ def verdicts(scratch: Path, options: argparse.Namespace) -> Iterator[tuple[str, 
     if fault is not None:
         return
     undisturbed = calm.ending()
-    for number in range(options.drivers):
-        moment = chance.uniform(0, 0.95 * seconds)
-        yield "driver killed", driver_killed(Study(scratch, f"driver{number:02d}"), moment, undisturbed)
-    for number, first in enumerate(range(0, options.workers, KILLS_A_STUDY)):
-        kills = min(KILLS_A_STUDY, options.workers - first)
+    killed = 0
+    for number in itertools.count():
+        kills = min(DRIVER_KILLS_A_STUDY, options.drivers - killed)
+        if kills == 0:
+            break
+        moments = [chance.uniform(0, 0.95 * seconds) for _ in range(kills)]
+        of_it = driver_killed(Study(scratch, f"driver{number:02d}"), moments, undisturbed)
+        killed += len(of_it)
+        yield from (("driver killed", verdict) for verdict in of_it)
+    for number, first in enumerate(range(0, options.workers, WORKER_KILLS_A_STUDY)):
+        kills = min(WORKER_KILLS_A_STUDY, options.workers - first)
         verdict = workers_killed(Study(scratch, f"worker{number:02d}"), kills, chance, undisturbed)
         yield from [("worker killed", verdict)] * kills
     if options.nodes:

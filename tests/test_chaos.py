@@ -20,4 +20,5 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ending, float]:
 
 def test_a_study_whose_driver_is_killed_ends_as_if_it_had_not_been(calm: tuple[Ending, float], tmp_path: Path) -> None:
     undisturbed, seconds = calm
-    assert driver_killed(Study(tmp_path, "killed"), 0.4 * seconds, undisturbed).fault is None
+    verdicts = driver_killed(Study(tmp_path, "killed"), [0.4 * seconds], undisturbed)
+    assert [verdict.fault for verdict in verdicts] == [None]
