@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,10 @@ _FRONT_COLUMNS = ["model", "arm", "variant", "test_accuracy", "p50_ms", "front_p
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 1 for a regression that `compare` finds, 2 for an unreadable run."""
+    """Run the command line; returns the exit code: 1 for a regression that `compare` finds, 2 for an unreadable run.
+
+    3 is for a fault of this program.
+    """
     options = _parser().parse_args(arguments)
     try:
         if options.command == "compare":
@@ -37,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except Exception:  # noqa: BLE001 - a fault of ours: Python's own exit code would be that of a regression
+        traceback.print_exc()
+        return 3
     return 0
 
 
@@ -78,6 +85,8 @@ def _cost(options: argparse.Namespace) -> str:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    if not 0 <= options.threshold < 1:
+        raise ValueError(f"threshold is {options.threshold}; allowed is 0 or more, below 1")
     runs = load_run(options.first), load_run(options.second)
     print(compare(*runs, options.threshold, absolute=options.absolute))
     return 1 if regressions(*runs, options.threshold, absolute=options.absolute) else 0

@@ -61,6 +61,9 @@ def offers(runs: Sequence[Run], prices: Sequence[float]) -> list[Offer]:
     for price in prices:
         if not 0 < price < math.inf:
             raise ValueError(f"price per hour is {price:g}; allowed is above 0")
+    data = list(dict.fromkeys(str(run.study["data"].get("label")) for run in runs))
+    if len(data) > 1:
+        raise ValueError(f"runs are of {' and '.join(data)}; allowed are runs of the same images")
     return [offer for run, price in zip(runs, prices, strict=True) for offer in _offers_of(run, price)]
 
 

@@ -9,6 +9,7 @@ Pure functions over the rows of `latency.parquet`. Every verdict carries the fig
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -211,10 +212,27 @@ def _trouble(row: Row, base: Row | None) -> str | None:
         return "FP32 eager of this model was not measured, so there is nothing to compare with"
     if row["contended"] or base["contended"]:
         return "other processes used the machine during the measurement: measure again"
-    low, high = row["speedup_low"], row["speedup_high"]
-    if variant_of(base) == REFERENCE and low is not None and high is not None and low <= 1 <= high:
-        return f"a speedup of {row['speedup']:.2f} ({low:.2f} to {high:.2f}) is not clear of 1"
+    times = _times_as_fast(row, base)
+    if times is not None and times[1] <= 1 <= times[2]:
+        return f"a speedup of {times[0]:.2f} ({times[1]:.2f} to {times[2]:.2f}) is not clear of 1"
     return None
+
+
+def _times_as_fast(row: Row, base: Row) -> tuple[float, float, float] | None:
+    """Speedup of a row over another of the same model, with its 95 % interval; None where one has none.
+
+    Over FP32 eager it was measured in pairs. Two others are both relative to that: their intervals, about symmetric in
+    the logarithm, add up in squares.
+    """
+    in_pairs = variant_of(base) == REFERENCE
+    needed = [row] if in_pairs else [row, base]
+    if any(r[name] is None for r in needed for name in ("speedup", "speedup_low", "speedup_high")):
+        return None
+    if in_pairs:
+        return row["speedup"], row["speedup_low"], row["speedup_high"]
+    halves = [math.log(r["speedup_high"] / r["speedup_low"]) / 2 for r in (row, base)]
+    times, half = row["speedup"] / base["speedup"], math.hypot(*halves)
+    return times, times * math.exp(-half), times * math.exp(half)
 
 
 def max_drop(row: Row) -> float:

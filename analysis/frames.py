@@ -18,12 +18,15 @@ import pandas as pd
 
 from cifar_tune.bucket import fetched, is_uri
 from cifar_tune.config import Variant
-from cifar_tune.store import STUDY_FORMAT, verify_checksum
+from cifar_tune.records import EpochRecord, LatencyRecord, TrialRecord
+from cifar_tune.store import STUDY_FORMAT, column_names, verify_checksum
 
 Row = dict[str, Any]
 """One row of a frame; a missing value is None, whatever the column's type."""
 
 STORAGE = Path("ray_results")
+_CARD_KEYS = {"trial_id", "variant", "verification"}
+_VERIFICATION_KEYS = {"ok", "images", "accuracy", "agreement", "problem"}
 _STUDY_KEYS = ("run", "config", "environment", "data", "command", "created_utc")
 
 
@@ -101,9 +104,9 @@ def load_run(run: str | Path, storage: str | Path = STORAGE) -> Run:
     return Run(
         path=path,
         study=_read_study(path / "study.json"),
-        trials=_read_table(path / "trials.parquet", may_be_empty=True),
-        epochs=_read_table(path / "epochs.parquet", may_be_empty=True),
-        latency=_read_table(path / "latency.parquet"),
+        trials=_read_table(path / "trials.parquet", TrialRecord, may_be_empty=True),
+        epochs=_read_table(path / "epochs.parquet", EpochRecord, may_be_empty=True),
+        latency=_read_table(path / "latency.parquet", LatencyRecord),
         importance=_read_optional(path / "importance.parquet"),
         serving=_read_optional(path / "serving.parquet"),
         card=_read_card(path / "candidate" / "candidate.json"),
@@ -147,16 +150,17 @@ def _read_study(path: Path) -> dict[str, Any]:
 def _read_card(path: Path) -> dict[str, Any] | None:
     try:
         card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return card if isinstance(card.get("verification"), dict) else None
-    except (ValueError, AttributeError, OSError):
+        whole = card.keys() >= _CARD_KEYS and card["verification"].keys() >= _VERIFICATION_KEYS
+        return card if whole else None
+    except (ValueError, TypeError, AttributeError, OSError):
         return None
 
 
 def _read_optional(path: Path) -> pd.DataFrame:
-    return _read_table(path, may_be_empty=True) if path.is_file() else pd.DataFrame()
+    return _read_table(path, None, may_be_empty=True) if path.is_file() else pd.DataFrame()
 
 
-def _read_table(path: Path, *, may_be_empty: bool = False) -> pd.DataFrame:
+def _read_table(path: Path, record_type: type | None, *, may_be_empty: bool = False) -> pd.DataFrame:
     if not path.is_file():
         raise ValueError(f"{path} is missing: the run has not come that far")
     verify_checksum(path)
@@ -164,6 +168,9 @@ def _read_table(path: Path, *, may_be_empty: bool = False) -> pd.DataFrame:
         frame = pd.read_parquet(path)
     except (ValueError, OSError) as error:
         raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
+    missing = [] if record_type is None else [c for c in column_names(record_type) if c not in frame]
+    if missing:
+        raise ValueError(f"{path} is of another version, without {', '.join(missing)}")
     if frame.empty and not may_be_empty:
         raise ValueError(f"{path} has no rows: nothing to report")
     return frame

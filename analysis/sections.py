@@ -18,7 +18,7 @@ from analysis.justify import percent
 from analysis.markdown import MISSING, bullets, fixed, table
 from analysis.paired import standard_error
 from analysis.tables import OBJECTIVES, DistillationGain, Volume, known, zeroed_rows
-from cifar_tune.config import DISTILL_ARM, MIN_SAMPLES, PATIENCE, PLAIN_ARM, REFERENCE
+from cifar_tune.config import DISTILL_ARM, MIN_SAMPLES, PATIENCE, PLAIN_ARM, REFERENCE, Variant
 
 _UNSTABLE_SPREAD = 0.10
 _COARSE_POINTS = 0.5
@@ -359,9 +359,12 @@ def _auto_text(run: Run, model: str) -> str:
 
 
 def serving(run: Run) -> str:
-    """What the candidate does behind HTTP, beside its latency without a server (R25)."""
-    loads = [r for r in rows(run.serving) if run.card is not None and r["trial_id"] == run.card.get("trial_id")]
-    if not loads or run.card is None:
+    """What the shipped candidate does behind HTTP, beside its latency without a server (R25)."""
+    if run.card is None:
+        return ""
+    shipped = (run.card["trial_id"], Variant(**run.card["variant"]).name)
+    loads = [r for r in rows(run.serving) if (r["trial_id"], r["variant"]) == shipped]
+    if not loads:
         return ""
     first = loads[0]
     lines = [
@@ -376,7 +379,7 @@ def serving(run: Run) -> str:
     ]
     header = ("Users", "Images/s", "p50 ms", "p95 ms", "p99 ms", "Failed", f"p95 within {first['p95_limit_ms']:g} ms")
     return (
-        f"## Behind HTTP\n\n{serving_answer(loads)}\n\n{table(header, lines)}\n\nThe chosen row, "
+        f"## Behind HTTP\n\n{serving_answer(loads)}\n\n{table(header, lines)}\n\nWhat is shipped, "
         f"{first['variant']}, takes {run.card['p50_ms']:.3f} ms without a server. {first['replicas']} process(es) "
         "answered; users sent PNG files from the same machine, each the next as soon as the last was answered, so they "
         f"share its cores ({first['env_device_name']}) with the server."

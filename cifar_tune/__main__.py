@@ -247,6 +247,7 @@ def run_bench(options: Bench) -> str:
     device = resolve_device(options.device)
     check(options.runtime in RUNTIMES, "runtime", options.runtime, ", ".join(RUNTIMES))
     variant = Variant(**{f.name: getattr(options, f.name) for f in fields(Variant)})
+    RUNTIMES[variant.runtime].check_variant(variant)
     names = ("warmup", "iterations", "repeats", "time_limit", "threads", "strict")
     protocol = LatencyConfig(
         max_iterations=max(2000, options.iterations),

@@ -23,6 +23,7 @@ import numpy as np
 from cifar_tune import deployed
 from cifar_tune.records import LatencyRecord, TrialRecord
 from cifar_tune.runtimes import RUNTIMES, Source
+from cifar_tune.runtimes.onnxruntime import OPSET
 from cifar_tune.store import replace_file
 from cifar_tune.subjects import failure
 
@@ -159,7 +160,11 @@ def _mlflow_files(requirements: list[str], side: int) -> dict[str, dict[str, Any
             },
             "signature": {"inputs": json.dumps(images), "outputs": None, "params": None},
         },
-        "python_env.yaml": {"python": python, "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]},
+        "python_env.yaml": {
+            "python": python,
+            "build_dependencies": ["pip"],
+            "dependencies": ["mlflow", "-r requirements.txt"],
+        },
         "conda.yaml": {
             "name": "candidate",
             "channels": ["conda-forge"],
@@ -260,6 +265,7 @@ def _card(shipment: Shipment) -> dict[str, Any]:
         "p95_ms": row.p95_ms,
         "p99_ms": row.p99_ms,
         "speedup": row.speedup,
+        "onnx_opset": OPSET if row.runtime == "onnxruntime" else None,
     }
 
 

@@ -11,6 +11,8 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
+from cifar_tune.bucket import BucketError
+
 C = TypeVar("C")
 
 USAGE_ERROR, INTERRUPTED = 2, 130
@@ -86,7 +88,7 @@ def run_command(command: Callable[[], object]) -> None:
         result = command()
     except UsageError as error:
         fail(str(error))
-    except StudyFailedError as error:
+    except (StudyFailedError, BucketError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from error
     except InterruptedRunError as error:

@@ -168,6 +168,9 @@ class Variant:
     zeroed_by_layer: bool = False
     """The smallest of each layer, instead of the whole model's."""
 
+    def __post_init__(self) -> None:
+        check(0 <= self.zeroed < 1, "zeroed", self.zeroed, "0 or more, below 1")
+
     @property
     def name(self) -> str:
         """Short and unique, for example `torch-fp16-compile-channels_last`."""

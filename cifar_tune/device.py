@@ -28,6 +28,8 @@ CONTENDED_CORES = 0.2
 """Cores used by others from which a measurement counts as disturbed."""
 CLOCK_TICK = 0.02
 """Seconds by which the system's account of CPU time may be off."""
+RUNTIME_PACKAGES = ("nncf", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "torchao")
+"""What decides how fast a model runs, beside PyTorch."""
 LOCKS = Path("/tmp")
 """Where the locks of devices lie: one place for all users, whatever their own temporary folder is."""
 
@@ -59,8 +61,16 @@ def environment(device: str) -> Environment:
         ray=importlib.metadata.version("ray"),
         optuna=importlib.metadata.version("optuna"),
         cifar_tune=__version__,
+        runtimes=" ".join(f"{name}=={version}" for name in RUNTIME_PACKAGES if (version := _version(name))),
         git_commit=git_commit(),
     )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def cpu_name() -> str:

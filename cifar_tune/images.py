@@ -81,14 +81,17 @@ def fixed_split(pool: Images, test_fraction: float) -> tuple[Images, Images]:
     return pool.take(np.flatnonzero(~in_test)), pool.take(np.flatnonzero(in_test))
 
 
-def to_pixels(item: bytes | np.ndarray | None, size: int | None = None) -> np.ndarray:
+def to_pixels(item: bytes | np.ndarray | Image.Image | None, size: int | None = None) -> np.ndarray:
     """Decode to uint8 (height, width, 3); with `size`, resized to that square (bilinear, antialiased).
 
     Grey becomes three equal channels, 16-bit grey is scaled to 8 bits, transparency is dropped.
     """
     if item is None:
         raise ValueError("there are no bytes")
-    image = Image.fromarray(item) if isinstance(item, np.ndarray) else Image.open(io.BytesIO(item))
+    if isinstance(item, Image.Image):
+        image = item
+    else:
+        image = Image.fromarray(item) if isinstance(item, np.ndarray) else Image.open(io.BytesIO(item))
     if image.mode.startswith("I"):
         image = Image.fromarray(np.clip(np.asarray(image) // 257, 0, 255).astype(np.uint8))
     if image.mode == "P":  # Pillow warns about a palette with transparency unless it goes through RGBA

@@ -22,6 +22,10 @@ R = TypeVar("R")
 SUFFIX = ".json"
 
 
+class OtherVersionError(ValueError):
+    """A file is whole, and has other columns than this version's."""
+
+
 class Ledger:
     """The finished records of a run, below `<run>/ledger/`.
 
@@ -81,11 +85,31 @@ class Ledger:
         """A file's rows; none where it is damaged."""
         try:
             return _decoded(path.read_bytes(), columns)
+        except OtherVersionError as error:
+            raise OtherVersionError(f"{path.relative_to(self.run)} is of another version: {error}") from error
         except ValueError:
             if path not in self._said:
                 self._said.add(path)
                 self._say(f"{path.relative_to(self.run)} is damaged: its work is done again")
             return []
+
+    def whole_trials(self) -> set[str]:
+        """Ids of the trials of which all is there; one whose epochs were damaged since is forgotten, to be done again.
+
+        Raises:
+            OtherVersionError: the run was begun by a version with other columns.
+        """
+        known = {row["trial_id"] for row in self.rows(EpochRecord)}
+        for record_type in (LatencyRecord, EvaluationRecord, BuildRecord):
+            for path in self._files(record_type)[:1]:
+                self._content(path, schema(record_type))
+        whole: set[str] = set()
+        for row in self.rows(TrialRecord):
+            if row["epochs_run"] and row["trial_id"] not in known:
+                (self._folder(TrialRecord) / f"{row['trial_id']}{SUFFIX}").unlink()
+            else:
+                whole.add(row["trial_id"])
+        return whole
 
     def trials(self, stage: str, model: str, teacher_sha256: str | None) -> list[TrialRecord]:
         """The finished trials of one search; those of another teacher are of another search."""
@@ -116,12 +140,13 @@ def _encoded(rows: Sequence[dict[str, Any]]) -> bytes:
 
 
 def _decoded(content: bytes, columns: pa.Schema) -> list[dict[str, Any]]:
-    """The inverse of `_encoded`. ValueError: the content is not what was written, or of other columns."""
+    """The inverse of `_encoded`. ValueError: the content is not what was written; OtherVersionError: other columns."""
     rows = unseal(content)
     binary = [f.name for f in columns if pa.types.is_binary(f.type)]
     for row in rows:
         if list(row) != columns.names:
-            raise ValueError("other columns")
+            others = sorted(set(row) ^ set(columns.names))
+            raise OtherVersionError(f"columns that only one has: {', '.join(others) or 'none, in another order'}")
         for name in binary:
             row[name] = None if row[name] is None else base64.b64decode(row[name])
     return rows

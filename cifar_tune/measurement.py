@@ -42,6 +42,8 @@ BATCH1_MAXIMUM_ERROR = 0.1
 Classes would not do: half precision turns the near-ties of a badly trained model, and rightly so. Its rounding
 stays near 0.01; other weights, or a wrong kernel, give about 1.
 """
+BATCH1_MAXIMUM_ERROR_INT8 = 0.5
+"""The same for INT8, whose answers are rounded as well as its weights: what that costs is for its accuracy to say."""
 LEAST_ANSWERS = 32
 """Of those images as many at least, where the time limit ends the sampling of a slow variant."""
 EVENT_SAMPLES = 100
@@ -263,11 +265,13 @@ def _agreement_at_batch1(
     answered: Tensor, eager: nn.Module, subject: Subject, variant: Variant, settings: GridSettings, batcher: Batcher
 ) -> float:
     """Share of images given the class that the same weights, precision and layout give at a large batch."""
-    at_once = variant.evaluated if variant.runtime == "torch" else REFERENCE
+    zeros = {"zeroed": variant.zeroed, "zeroed_by_layer": variant.zeroed_by_layer}
+    at_once = variant.evaluated if variant.runtime == "torch" else dataclasses.replace(REFERENCE, **zeros)
     runnable = RUNTIMES["torch"].load(make_source(eager, subject, at_once, settings, settings.measurement_threads))
     with runnable.scope():
         expected = runnable.call(runnable.prepare_input(batcher.plain(0, len(answered)))).float()
     difference, size = float((answered - expected).norm()), float(expected.norm())
-    if not difference <= BATCH1_MAXIMUM_ERROR * size:  # untrained weights may answer 0 in half precision
+    most = BATCH1_MAXIMUM_ERROR_INT8 if variant.precision.startswith("int8") else BATCH1_MAXIMUM_ERROR
+    if not difference <= most * size:  # untrained weights may answer 0 in half precision
         raise RuntimeError(f"logits at batch 1 differ from those at a large batch by {difference:.3g} of {size:.3g}")
     return float((answered.argmax(1) == expected.argmax(1)).float().mean())

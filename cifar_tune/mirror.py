@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 
 from cifar_tune.bucket import LEASE, Bucket, BucketError, download
 from cifar_tune.cli import StudyFailedError, UsageError
-from cifar_tune.store import is_temporary, replace_file
+from cifar_tune.store import files_below, is_temporary, replace_file
 
 WRITER = "writer.json"
 """Which driver wrote last: a folder that holds the same is as new as the storage."""
@@ -51,6 +51,8 @@ class Mirror:
         self._memory = folder.parent / f"{folder.name}.uploaded.json"
         self._uploaded: dict[str, list[int]] = {}
         self._lease = ""
+        self._claims: set[bytes] = set()
+        """All that were sent: a lease that holds one is ours, though the answer was lost."""
         self._lost = False
         self._trouble = False
         self._working = threading.Lock()
@@ -85,10 +87,11 @@ class Mirror:
 
     def _put_claim(self, claim: bytes, over: str | None) -> str | None:
         """Write a claim over a version of the lease, or where there is none; None: another driver was faster."""
+        self._claims.add(claim)
         lease = self.bucket.put(self._key(LEASE), claim, only_if_absent=over is None, only_if=over)
-        if lease is None:  # ours all the same, if the answer to the first attempt was lost
+        if lease is None:  # ours all the same, if the answer to an attempt was lost
             held = self.bucket.get(self._key(LEASE))
-            lease = held.etag if held is not None and held.content == claim else None
+            lease = held.etag if held is not None and held.content in self._claims else None
         return lease
 
     def _acquire(self) -> None:
@@ -135,8 +138,8 @@ class Mirror:
         """Names and paths, results after what they rest on."""
         found = [
             (str(PurePosixPath(p.relative_to(self.folder))), p)
-            for p in self.folder.rglob("*")
-            if p.is_file() and not is_temporary(p) and p.name != LEASE
+            for p in files_below(self.folder)
+            if not is_temporary(p) and p.name != LEASE
         ]
         return sorted(found, key=lambda f: (f[0].startswith("ledger/"), f[0]))
 
@@ -184,7 +187,10 @@ class Mirror:
                 self._renew()
             if self._lost:
                 return  # the next result tells the study
-            self.push()
+            try:
+                self.push()
+            except OSError as error:  # of this disk: what comes next shows it, or it has passed
+                self.say(f"not all could be sent to {self.bucket.uri} just now: {error}")
 
     def _finish(self) -> None:
         """Send up the rest, and free the run."""

@@ -180,9 +180,11 @@ MODELS: dict[str, Architecture] = {
 
 def architecture(name: str) -> Architecture:
     """The registered architecture, of a pruned model the one it was; ValueError lists those there are."""
-    base, _ = pruning.parse(name)
+    base, share = pruning.parse(name)
     if base not in MODELS:
         raise ValueError(f"model {base!r} is unknown; allowed are {', '.join(MODELS)}")
+    if share is not None and MODELS[base].attends:
+        raise ValueError(f"model is {name!r}; allowed are convolutional ones: attention is not narrowed")
     return MODELS[base]
 
 

@@ -53,8 +53,9 @@ def pretrained_model(name: str, classes: int, path: Path, seed: int = 0) -> nn.M
     state = read_weights(file)
     model = build_model(name, classes, seed)
     if architecture(name).attends:
-        if path.is_dir():
-            _check_heads(model, path / FOLDER_CONFIG)
+        config = file.with_name(FOLDER_CONFIG)
+        if path.is_dir() or config.exists():
+            _check_heads(model, config)
         state = _resampled(_as_timm(state), model)
     own = model.state_dict()
     kept = {k: v for k, v in state.items() if not k.startswith(PREFIXES) or v.shape == _shape(own, k)}

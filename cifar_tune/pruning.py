@@ -23,8 +23,8 @@ from torch.nn.utils import prune
 
 MARK = "@"
 """Between an architecture's name and the share of its multiplications that is kept."""
-CHANNELS_OF = 8
-"""Channels are kept in multiples of so many, which vector and matrix units take whole."""
+CHANNELS_OF = (8, 4, 2, 1)
+"""Channels are kept in multiples of so many: eight fill vector and matrix units, fewer are for narrow layers."""
 SIDE = 32
 """Of the image on which layers are traced; the shapes of weights do not depend on it."""
 
@@ -80,10 +80,16 @@ def narrowed(model: nn.Module, share: float) -> nn.Module:
             importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
             pruning_ratio=1 - math.sqrt(share),
             ignored_layers=classifiers,
-            round_to=CHANNELS_OF,
+            round_to=_channels_of(model, math.sqrt(share)),
         )
         pruner.step()
     return model.train(was_training)
+
+
+def _channels_of(model: nn.Module, kept: float) -> int:
+    """The multiple in which channels are kept: rounding costs the narrowest layer a quarter of its channels at most."""
+    narrowest = min(m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d))
+    return next(multiple for multiple in CHANNELS_OF if multiple == 1 or kept * narrowest >= 4 * multiple)
 
 
 def zero_smallest(model: nn.Module, share: float, *, by_layer: bool) -> nn.Module:

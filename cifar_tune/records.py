@@ -37,6 +37,8 @@ class Environment:
     ray: str
     optuna: str
     cifar_tune: str
+    runtimes: str = ""
+    """What else runs models here, such as `onnxruntime==1.31.1 openvino==2026.4.1`."""
     git_commit: str | None = None
     """Commit of the checkout, with `+` when it has local changes; None outside a checkout."""
 

@@ -10,6 +10,7 @@ knows what a figure means.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import hashlib
@@ -18,7 +19,7 @@ import os
 import secrets
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -119,6 +120,11 @@ def read_records(path: Path, record_type: type[R]) -> list[R]:
     return [from_row(record_type, row) for row in pq.read_table(path, page_checksum_verification=True).to_pylist()]
 
 
+def column_names(record_type: type) -> list[str]:
+    """The columns of a record type's table."""
+    return list(schema(record_type).names)
+
+
 def seal(value: Any) -> bytes:
     """A value as JSON, after the SHA-256 of it: `unseal` refuses what was damaged since, or cut."""
     line = json.dumps(value).encode()
@@ -156,8 +162,10 @@ def replace_file(path: Path, write: typing.Callable[[str], object]) -> None:
 
 
 def note_checksums(folder: Path, names: Iterable[str]) -> None:
-    """Write down the SHA-256 of files of a folder, beside those that are noted there already."""
-    noted = _checksums(folder) if (folder / CHECKSUMS).exists() else {}
+    """Write down the SHA-256 of files of a folder, beside those that are noted there already, if they can be read."""
+    noted: dict[str, str] = {}
+    with contextlib.suppress(OSError, ValueError):
+        noted = _checksums(folder)
     noted |= {name: sha256_file(folder / name) for name in names}
     replace_file(folder / CHECKSUMS, lambda temporary: Path(temporary).write_bytes(seal(noted)))
 
@@ -174,6 +182,12 @@ def _checksums(folder: Path) -> dict[str, str]:
         return unseal((folder / CHECKSUMS).read_bytes())
     except ValueError as error:
         raise ValueError(f"{folder / CHECKSUMS} is damaged: {error}") from error
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files below a folder; what is removed meanwhile may be missing, and is no error."""
+    for parent, _, names in os.walk(folder):
+        yield from (Path(parent, name) for name in names)
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -22,7 +22,15 @@ from cifar_tune.bucket import Bucket, BucketError, is_uri
 from cifar_tune.config import LatencyConfig, StudyConfig, check
 from cifar_tune.data import ImageData
 from cifar_tune.records import Environment
-from cifar_tune.store import PRETRAINED, STUDY_FORMAT, is_temporary, note_checksums, replace_file, user_cache
+from cifar_tune.store import (
+    PRETRAINED,
+    STUDY_FORMAT,
+    files_below,
+    is_temporary,
+    note_checksums,
+    replace_file,
+    user_cache,
+)
 
 CHANGEABLE_ON_RESUME = (
     "resume",
@@ -56,8 +64,10 @@ LOCK = "driver.lock"
 PROBE = ".cifar_tune-may-write"
 WRITTEN = ("ledger", PRETRAINED, "checkpoints", "teacher_logits", "errors", "candidate")
 """Folders of a run into which files are moved when they are whole."""
-SAME_ON_RESUME = ("device_name", "torch", "cifar_tune")
+SAME_ON_RESUME = ("device_name", "cpu_count", "torch", "cifar_tune")
 """Of the environment: figures of one run come from one processor and one version."""
+RUNTIMES = "runtimes"
+"""Of the environment: versions of what may be added on resume, but not changed."""
 
 
 def bucket_of(study: StudyConfig) -> Bucket | None:
@@ -113,7 +123,10 @@ def check_writable(storage: Path) -> None:
 
 def check_room(run: Path, most: int) -> None:
     """UsageError where a run that may grow to `most` bytes finds less than it still needs."""
-    there = sum(p.stat().st_size for p in run.rglob("*") if p.is_file())
+    there = 0
+    for path in files_below(run):
+        with contextlib.suppress(FileNotFoundError):  # another driver's, removed since it was listed
+            there += path.stat().st_size
     free = shutil.disk_usage(existing(run)).free
     if free < most - there:
         raise cli.UsageError(
@@ -156,7 +169,9 @@ def check_same_study(before: Mapping[str, Any], study: StudyConfig, data: ImageD
 def check_same_machine(before: Mapping[str, Any], measuring: Environment) -> None:
     """ValueError names what of the machine that measures, and of its versions, differs from the run's own."""
     was, now = before["environment"], dataclasses.asdict(measuring)
-    _refuse([(name, was[name], now[name]) for name in SAME_ON_RESUME if was[name] != now[name]])
+    changed = [(name, was[name], now[name]) for name in SAME_ON_RESUME if was[name] != now[name]]
+    old, new = (dict(v.split("==") for v in of[RUNTIMES].split()) for of in (was, now))
+    _refuse(changed + [(name, old[name], new[name]) for name in old.keys() & new if old[name] != new[name]])
 
 
 def _refuse(changed: Sequence[tuple[str, object, object]]) -> None:
@@ -166,16 +181,21 @@ def _refuse(changed: Sequence[tuple[str, object, object]]) -> None:
 
 
 def read_study(run: Path, bucket: Bucket | None = None) -> dict[str, Any]:
-    """Content of `study.json`. ValueError: it is damaged."""
+    """Content of `study.json`. ValueError: it is damaged, or another version's."""
     path = run / "study.json"
     stored = None if bucket is None else bucket.get(f"{run.name}/study.json")
     try:
         content = json.loads(path.read_bytes() if stored is None else stored.content)
-        if content["format"] == STUDY_FORMAT and all(
-            isinstance(content[k], dict) for k in ("config", "environment", "data")
+        needed = {"config": (), "environment": (*SAME_ON_RESUME, RUNTIMES), "data": ("fingerprint",)}
+        if (
+            content["format"] == STUDY_FORMAT
+            and {"created_utc", "command"} <= content.keys()
+            and all(
+                isinstance(content[part], dict) and set(names) <= content[part].keys() for part, names in needed.items()
+            )
         ):
             return content
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         pass
     raise ValueError(f"{path} is damaged, or of another format than {STUDY_FORMAT}, which this version has")
 

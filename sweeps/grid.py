@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,7 +65,7 @@ def grid_settings(work: Job, slots: Slots | None = None) -> GridSettings:
 
 def build_cache(run: Path) -> Path:
     """Compiled code and artifacts of a run: outside of it, since they run, and a run may come from elsewhere."""
-    return user_cache() / "builds" / run.name
+    return user_cache() / "builds" / f"{run.name}-{hashlib.sha256(str(run.absolute()).encode()).hexdigest()[:12]}"
 
 
 def forget_builds(run: Path) -> None:

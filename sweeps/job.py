@@ -27,7 +27,7 @@ from cifar_tune.mirror import Mirror
 from cifar_tune.models import architecture, build_model, save_weights, trained_on, try_once
 from cifar_tune.presets import PRESETS
 from cifar_tune.pretrained import pretrained_model
-from cifar_tune.pruning import require_pruning
+from cifar_tune.pruning import MARK, require_pruning
 from cifar_tune.records import EpochRecord, LatencyRecord, Stage, TrialRecord
 from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.schedules import schedule
@@ -134,6 +134,9 @@ def _checked(study: StudyConfig) -> Prepared:
         schedule(name)
     check_runtimes(study)
     check_installed(study.log)
+    if study.prune or study.pretrained:
+        pruned = [m for m in (study.teacher, *study.students) if MARK in m]
+        check(not pruned, "models", ", ".join(pruned), "whole ones, beside --prune and --pretrained")
     if study.prune:
         require_pruning()
         attending = [m for m in (study.teacher, *study.students) if architecture(m).attends]
@@ -151,7 +154,7 @@ def _checked(study: StudyConfig) -> Prepared:
     searched = None if most is None or most >= len(data.train_images) else subset(data, most, study.seed)
     teacher = _teacher_given(study, data)
     classes = len(data.classes)
-    paths = {model: Path(path).expanduser() for model, path in study.pretrained_paths.items()}
+    paths = {model: _given_or_kept(run, model, path) for model, path in study.pretrained_paths.items()}
     pretrained = {m: pretrained_model(m, classes, path, study.seed) for m, path in paths.items()}
     for model in dict.fromkeys((study.teacher, *study.students)):
         height, width, channels = data.train_images.shape[1:]
@@ -205,11 +208,15 @@ def job(prepared: Prepared, *, measures: bool = True) -> Iterator[Job]:
         sole_writer(run),
         cluster(study, prepared.device) as info,
     ):
+        if prepared.bucket is not None and info.nodes > 1:
+            raise cli.UsageError(
+                f"storage is {study.storage!r} on {info.nodes} nodes; allowed is a folder that all of them see"
+            )
         about = {**describe(prepared.data), "labelled": prepared.labelled}
         ledger = Ledger(run, view.say, kept)
-        tidy(run, {t.trial_id for t in ledger.read(TrialRecord)})
-        if study.resume:
-            with cli.user_input():
+        with cli.user_input():
+            tidy(run, ledger.whole_trials())
+            if study.resume:
                 check_same_machine(read_study(run), info.measuring.environment)
         write_study(run, study, info.measuring.environment, about)
         if info.dashboard:
@@ -235,9 +242,17 @@ def job(prepared: Prepared, *, measures: bool = True) -> Iterator[Job]:
             yield work
 
 
+def _copy_in(run: Path, model: str) -> Path:
+    """Where a run keeps its own copy of pretrained weights: what it is resumed from, wherever the first were."""
+    return run / PRETRAINED / f"{model}.safetensors"
+
+
+def _given_or_kept(run: Path, model: str, given: str) -> Path:
+    return kept if (kept := _copy_in(run, model)).exists() else Path(given).expanduser()
+
+
 def _kept(run: Path, name: str, model: nn.Module) -> Path:
-    """The run's own copy of pretrained weights: what a resumed run goes on from, wherever the first were."""
-    path = run / PRETRAINED / f"{name}.safetensors"
+    path = _copy_in(run, name)
     if not path.exists():
         replace_file(path, lambda temporary: save_weights(model, Path(temporary)))
     return path

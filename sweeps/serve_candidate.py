@@ -61,7 +61,7 @@ class ServeConfig:
     batch: int = 8
     """Waiting images that a replica takes at a time, at most."""
     queue: int = 128
-    """Requests that may wait for a replica; more are answered with 503."""
+    """Requests that may wait, beside those that replicas have taken (each twice `batch`); more get a 503."""
     timeout: float = 10.0
     """Seconds after which a request is answered with 408."""
     p95_ms: float = 50.0
@@ -88,7 +88,9 @@ def run(config: ServeConfig) -> Path | None:
         folder = _run_folder(config)
         _check_port(config)
         card = _card(folder)
-    with _endpoint(config, folder) as address:
+        limits = _limits(config)
+        _server().check_servable(card, limits)
+    with _server().serving(folder / "candidate", limits, config.host, config.port) as address:
         print(f"Serving {card['model']} at {address}   (GET: what it is; POST: an image file)", flush=True)
         if config.stay:
             _until_interrupted()
@@ -134,12 +136,8 @@ def _server() -> Any:
     return endpoint
 
 
-@contextlib.contextmanager
-def _endpoint(config: ServeConfig, folder: Path) -> Iterator[str]:
-    server = _server()
-    limits = server.Limits(replicas=config.replicas, batch=config.batch, queue=config.queue, timeout=config.timeout)
-    with server.serving(folder / "candidate", limits, config.host, config.port) as address:
-        yield address
+def _limits(config: ServeConfig) -> Any:
+    return _server().Limits(**{name: getattr(config, name) for name in ("replicas", "batch", "queue", "timeout")})
 
 
 def _until_interrupted() -> None:

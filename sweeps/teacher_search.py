@@ -24,7 +24,10 @@ def search_teacher(work: Job) -> TrialRecord:
     trials = search(task, study.teacher_samples, slots, work.run, dataset, work.ledger, work.view)
     best = ranked(trials)
     if not best:
-        raise cli.StudyFailedError(f"no teacher: every trial failed, the last with: {trials[-1].error}")
+        raise cli.StudyFailedError(
+            f"no teacher: every trial failed, the last with: {trials[-1].error}; "
+            f"--resume with --teacher-samples {study.teacher_samples + 1} tries another"
+        )
     return best[0]
 
 

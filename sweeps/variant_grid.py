@@ -29,7 +29,7 @@ from cifar_tune.presets import PRESETS
 from cifar_tune.records import TrialRecord
 from cifar_tune.store import read_records, sha256_file
 from cifar_tune.subjects import Subject, load_subject
-from sweeps.folder import bucket_of, run_folder
+from sweeps.folder import bucket_of, check_same_study, read_study, run_folder
 from sweeps.grid import forget_builds, measure_grid
 from sweeps.job import (
     Prepared,
@@ -78,6 +78,8 @@ class GridConfig:
     """Refuse to measure on a device that others use, instead of waiting for it and marking disturbed rows."""
     name: str | None = None
     """Name of the new run; default: data, preset and UTC time."""
+    resume: bool = False
+    """Go on with the new run of this name; what was measured is kept."""
     storage: str = "ray_results"
     """Folder that holds the runs."""
     dashboard: bool = True
@@ -99,7 +101,8 @@ def run(config: GridConfig) -> str:
     with cli.user_input():
         prepared, subjects, trials = _of_run(config) if config.run is not None else _of_model(config)
     with job(prepared) as work:
-        for trial in trials:
+        known = {t.trial_id for t in work.ledger.read(TrialRecord)}
+        for trial in (t for t in trials if t.trial_id not in known):
             work.ledger.put_trial(dataclasses.replace(trial, run=work.run.name))
         finals = work.ledger.read(TrialRecord)
         finalists = [*subjects, *(as_subject(work, t) for t in finals)]
@@ -121,8 +124,9 @@ def _of_run(config: GridConfig) -> Work:
     source = find_run(config.run, config.storage)
     content = json.loads((source / "study.json").read_text())
     study = study_from(content["config"])
-    own = {name: getattr(config, name) for name in ("name", "storage", "dashboard", "verbose", "device", "strict")}
-    unused = {"resume": False, "address": None, "warm_start": None, "pretrained": (), "search_images": None}
+    names = ("name", "resume", "storage", "dashboard", "verbose", "device", "strict")
+    own = {name: getattr(config, name) for name in names}
+    unused = {"address": None, "warm_start": None, "pretrained": (), "search_images": None}
     runtimes = study.runtimes if config.runtimes is None else config.runtimes
     prepared = prepare(dataclasses.replace(study, **own, **unused, runtimes=runtimes))
     same = prepared.data.fingerprint == content["data"]["fingerprint"]
@@ -151,19 +155,22 @@ def _of_model(config: GridConfig) -> Work:
     checkpoint = None if config.checkpoint is None else Path(config.checkpoint).absolute()
     if checkpoint is not None:
         check(checkpoint.is_file(), "checkpoint", str(checkpoint), "an existing safetensors file")
-    names = ("data_dir", "name", "storage", "runtimes", "device", "strict", "min_accuracy", "dashboard", "verbose")
+    names = ("data_dir", "name", "resume", "storage", "runtimes", "device", "strict", "min_accuracy", "dashboard")
     study = dataclasses.replace(
         PRESETS[config.preset],
         data=config.data or config.model.replace(":", "."),
         test_images=config.test_images,
         students=(config.model,),
         teacher=config.model,
-        **{name: getattr(config, name) for name in names},
+        **{name: getattr(config, name) for name in (*names, "verbose")},
     )
     check_runtimes(study)
     bucket = bucket_of(study)
     shape = config.input_shape or (3, 32, 32)
     data = random_images(shape) if config.data is None else load(_data_config(config), config.data_dir)
+    run = run_folder(study, bucket)
+    if study.resume:
+        check_same_study(read_study(run, bucket), study, data)
     classes = len(data.classes) or CLASSES
     if checkpoint is not None and ":" not in config.model:
         classes = checkpoint_classes(checkpoint)
@@ -179,7 +186,7 @@ def _of_model(config: GridConfig) -> Work:
         study=study,
         device=resolve_device(config.device),
         data=data,
-        run=run_folder(study, bucket),
+        run=run,
         bucket=bucket,
         teacher=None,
         labelled=config.data is not None,

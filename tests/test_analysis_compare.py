@@ -71,3 +71,9 @@ def test_an_unknown_run_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pyte
     there = data.write_run(tmp_path / "a", [record()])
     assert main(["compare", str(there), str(tmp_path / "nope")]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("threshold", ["nan", "-0.1", "1"])
+def test_a_threshold_that_would_pass_everything_is_refused(tmp_path: Path, threshold: str) -> None:
+    run = data.write_run(tmp_path / "run", data.full_latency())
+    assert main(["compare", str(run), str(run), f"--threshold={threshold}"]) == 2

@@ -77,6 +77,12 @@ def test_run_without_a_baseline_is_refused(tmp_path: Path) -> None:
         cost([only], [1.0])
 
 
+def test_runs_of_other_images_are_refused(cpu: Run, gpu: Run) -> None:
+    other = dataclasses.replace(gpu, study=gpu.study | {"data": gpu.study["data"] | {"label": "cifar10"}})
+    with pytest.raises(ValueError, match="runs are of digits and cifar10"):
+        offers([cpu, other], [1, 1])
+
+
 def test_picture_is_a_png(cpu: Run, gpu: Run, tmp_path: Path) -> None:
     plot_cost([cpu, gpu], [0.5, 10.0], tmp_path / "cost.png")
     assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")

@@ -156,6 +156,14 @@ def test_a_run_is_found_by_name(run: Path) -> None:
     assert load_run("full", run.parent).path == run
 
 
+def test_a_table_of_another_version_is_refused(tmp_path: Path) -> None:
+    run = data.write_run(tmp_path / "run", data.full_latency())
+    (run / "checksums.json").unlink()
+    pd.read_parquet(run / "latency.parquet").drop(columns="auroc").to_parquet(run / "latency.parquet")
+    with pytest.raises(ValueError, match=r"latency.parquet is of another version, without auroc"):
+        load_run(run)
+
+
 @pytest.mark.parametrize("name", ["trials.parquet", "latency.parquet", "epochs.parquet"])
 def test_a_missing_table_is_named(tmp_path: Path, name: str) -> None:
     folder = data.write_run(tmp_path / "r", [data.latency()])
@@ -281,7 +289,10 @@ def test_a_candidate_that_does_not_do_what_it_promises_is_the_first_warning(tmp_
     assert "9 % of the answers differ" in first
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"verification": 1}'])
+WITHOUT_ANSWERS = {"trial_id": "t", "variant": {}, "verification": {"ok": True}}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"verification": 1}', json.dumps(WITHOUT_ANSWERS)])
 def test_a_card_that_is_cut_off_is_no_card(tmp_path: Path, text: str) -> None:
     assert "## Take it" not in with_card(tmp_path, lambda _: text)
 

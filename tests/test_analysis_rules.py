@@ -69,6 +69,15 @@ def test_r23_int8_must_lose_less_than_a_point(right: int, verdict: str) -> None:
     assert decide_steps(frame, data.IMAGES)[-1].verdict == verdict
 
 
+@pytest.mark.parametrize(("speedup", "verdict"), [(2.1, "refine"), (2.6, "keep")])
+def test_r31_a_gain_over_the_runtimes_own_fp32_that_is_noise_decides_nothing(speedup: float, verdict: str) -> None:
+    """Intervals of a tenth each way: 5 % are within both, 30 % are not."""
+    dynamic = Variant(runtime="onnxruntime", precision="int8_dynamic")
+    fp32 = data.latency(ONNX, p50=1.0, speedup_low=1.8, speedup_high=2.2)
+    quantised = data.latency(dynamic, p50=2 / speedup, speedup_low=0.9 * speedup, speedup_high=1.1 * speedup)
+    assert decide_steps(data.frame(data.latency(), fp32, quantised), data.IMAGES)[-1].verdict == verdict
+
+
 def test_int8_that_loses_a_point_is_no_candidate() -> None:
     frame = data.frame(data.latency(), data.latency(ONNX, p50=1.0), data.latency(INT8, p50=0.5, right=890))
     assert "int8 costs 1.00 points of accuracy (R23)" in rejections(frame, 0.8, data.IMAGES).values()

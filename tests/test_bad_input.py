@@ -102,6 +102,9 @@ QUICK = ("--preset", "quick")
         ((*QUICK, "--final-epochs", "0"), "final epochs is 0; allowed is 1 or more"),
         ((*QUICK, "--search-images", "9"), "search images is 9; allowed is 10 to 1294"),
         ((*QUICK, "--warm-start", "none"), "run is 'none'; allowed is a path, or a run in"),
+        ((*QUICK, "--students", "resnet_tiny@0.5", "--prune", "0.5"), "models is 'resnet_tiny@0.5'; allowed is whole"),
+        ((*QUICK, "--prune", "1"), "prune is (1.0,); allowed is shares between 0 and 1"),
+        ((*QUICK, "--magnitude", "1"), "magnitude is (1.0,); allowed is shares between 0 and 1"),
     ],
     ids=lambda value: " ".join(value)[-40:] if isinstance(value, tuple) else "",
 )
@@ -272,6 +275,11 @@ def test_teacher_of_other_data(refused: Refused, tmp_path: Path) -> None:
         (("evaluate", "--model", "resnet18", "--checkpoint", "none", "--data", "digits"), "not a readable"),
         (("bench", "--runtime", "abacus"), "runtime is 'abacus'; allowed is torch"),
         (("bench", "--iterations", "1"), "allowed is 700 or more"),
+        (("bench", "--precision", "int8"), "precision of torch is 'int8'; allowed is fp32"),
+        (("bench", "--runtime", "openvino", "--precision", "int8_dynamic"), "precision of openvino is 'int8_dynamic'"),
+        (("bench", "--runtime", "onnxruntime", "--compile", "default"), "compile of onnxruntime is 'default'"),
+        (("bench", "--zeroed", "1"), "zeroed is 1.0; allowed is 0 or more, below 1"),
+        (("bench", "--model", "vit_tiny_patch8_64@0.5"), "attention is not narrowed"),
     ],
     ids=lambda value: " ".join(value)[-40:] if isinstance(value, tuple) else "",
 )

@@ -110,6 +110,19 @@ def test_a_lease_is_held_though_the_answer_was_lost(bucket: Bucket, server: Prox
         assert json.loads((tmp_path / "run" / "writer.json").read_text())["process"] == os.getpid()
 
 
+def test_a_renewal_whose_answers_were_all_lost_is_ours_all_the_same(
+    bucket: Bucket, server: Proxy, tmp_path: Path
+) -> None:
+    held = mirror(bucket, tmp_path)
+    held._acquire()
+    server.share = {"cut after": 1.0}
+    with pytest.raises(BucketError):
+        held._renew()
+    server.share = {}
+    held._renew()
+    held.push()
+
+
 def test_all_files_are_in_the_storage_at_the_end(bucket: Bucket, tmp_path: Path) -> None:
     with mirror(bucket, tmp_path).held():
         write(tmp_path, "ledger/TrialRecord/t.json")

@@ -96,8 +96,9 @@ def test_folder_with_other_heads_is_refused(huggingface: tuple[Path, Any], tmp_p
         (tmp_path / name).write_bytes((huggingface[0] / name).read_bytes())
     config = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(config.replace('"num_attention_heads": 3', '"num_attention_heads": 6'))
-    with pytest.raises(ValueError, match="6 attention heads for 3"):
-        pretrained_model(SMALL, 5, tmp_path)
+    for given in (tmp_path, tmp_path / "model.safetensors"):
+        with pytest.raises(ValueError, match="6 attention heads for 3"):
+            pretrained_model(SMALL, 5, given)
 
 
 def test_pickles_are_never_read(tmp_path: Path) -> None:

@@ -79,6 +79,12 @@ def test_pruned_model_has_as_many_classes() -> None:
     assert build_model("speednet@0.25", 7).eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
 
 
+def test_smaller_shares_leave_fewer_multiplications_of_narrow_layers_too() -> None:
+    left = [multiplications(f"resnet_tiny@{share}") / multiplications("resnet_tiny") for share in (0.1, 0.2, 0.25, 0.5)]
+    assert left == sorted(left)
+    assert left == pytest.approx([0.1, 0.2, 0.25, 0.5], abs=0.1)
+
+
 def test_channels_are_kept_in_eights() -> None:
     model = build_model("resnet18@0.3", 10)
     assert {m.out_channels % 8 for m in model.modules() if isinstance(m, torch.nn.Conv2d)} == {0}
@@ -100,8 +106,8 @@ CONFIG = TrainConfig(model="resnet_tiny@0.5", arm="plain", epochs=1, batch_size=
 
 def test_training_begins_with_the_strongest_channels_of_the_whole_model(tmp_path: Path) -> None:
     whole = build_model("resnet_tiny", 3, seed=1)
-    with torch.no_grad():  # the last half of the first layer's channels is the weaker one
-        whole.get_parameter("features.0.weight")[8:] *= 1e-3
+    with torch.no_grad():  # the last quarter of the first layer's channels is the weaker one
+        whole.get_parameter("features.0.weight")[12:] *= 1e-3
     save_weights(whole, tmp_path / "whole")
     begun = initial_model(dataclasses.replace(CONFIG, start=str(tmp_path / "whole")), 3)
     assert begun.get_parameter("features.0.weight").abs().sum((1, 2, 3)).min() > 0.1

@@ -131,3 +131,4 @@ def test_a_worker_that_dies_again_and_again_is_a_failed_row(info: ClusterInfo, t
     assert len(killer.killed) == 3
     assert trial.status == "failed"
     assert trial.error
+    assert f"--trial {trial.trial_id}" in (tmp_path / "run" / "errors" / f"{trial.trial_id}.txt").read_text()

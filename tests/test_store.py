@@ -1,6 +1,7 @@
 """Records to Parquet and back, whole or not at all."""
 
 import dataclasses
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,19 @@ from analysis_data import latency, trial
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cifar_tune.ledger import Ledger
+from cifar_tune.ledger import Ledger, OtherVersionError
 from cifar_tune.records import BuildRecord, EpochRecord, EvaluationRecord, LatencyRecord, TrialRecord
-from cifar_tune.store import note_checksums, read_records, replace_file, schema, verify_checksum, write_records
+from cifar_tune.store import (
+    files_below,
+    note_checksums,
+    read_records,
+    replace_file,
+    schema,
+    seal,
+    unseal,
+    verify_checksum,
+    write_records,
+)
 
 RECORDS = (TrialRecord, EpochRecord, LatencyRecord, EvaluationRecord, BuildRecord)
 
@@ -104,6 +115,48 @@ def test_a_damaged_result_counts_as_missing_and_is_named(damage: Callable[[bytes
     path.write_bytes(damage(path.read_bytes()))
     assert (ledger.read(TrialRecord), ledger.read(TrialRecord)) == ([], [])
     assert said == [f"{path.relative_to(tmp_path)} is damaged: its work is done again"]
+
+
+def test_a_result_of_another_version_is_refused_not_done_again(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.put_trial(trial())
+    (path,) = (tmp_path / "ledger").rglob("*.json")
+    (row,) = unseal(path.read_bytes())
+    path.write_bytes(seal([{k: v for k, v in row.items() if k != "note"}]))
+    with pytest.raises(OtherVersionError, match="of another version: columns that only one has: note"):
+        ledger.whole_trials()
+
+
+def test_a_trial_whose_epochs_are_damaged_is_done_again(tmp_path: Path) -> None:
+    ledger, record = Ledger(tmp_path, lambda _: None), trial(epochs_run=1)
+    epoch = EpochRecord(
+        trial_id=record.trial_id, epoch=1, train_loss=1.0, train_accuracy=0.5, val_loss=1.0, val_accuracy=0.5, lr=0.1,
+        seconds=1.0, images_per_second=9.0,
+    )  # fmt: skip
+    ledger.put_trial(record, [epoch])
+    assert ledger.whole_trials() == {record.trial_id}
+    (path,) = (tmp_path / "ledger" / "EpochRecord").glob("*.json")
+    path.write_bytes(path.read_bytes()[:-9])
+    assert ledger.whole_trials() == set()
+    assert ledger.read(TrialRecord) == []
+
+
+def test_damaged_checksums_are_begun_anew(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("a")
+    (tmp_path / "checksums.json").write_text("damaged")
+    note_checksums(tmp_path, ["f"])
+    verify_checksum(tmp_path / "f")
+
+
+def test_a_folder_that_goes_while_files_are_listed_is_no_error(tmp_path: Path) -> None:
+    for name in ("a/f", "b/f"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    listed = files_below(tmp_path)
+    first = next(listed)
+    for folder in ("a", "b"):
+        shutil.rmtree(tmp_path / folder)
+    assert [first, *listed] == [first]
 
 
 def test_a_table_of_the_ledger_has_no_half_written_files(tmp_path: Path) -> None:

@@ -145,3 +145,6 @@ def test_own_model_without_data_has_latencies_alone(here: Path) -> None:
     assert rows.test_accuracy.isna().all()
     assert rows.loc["torch-fp32"].p50_ms > 0
     assert rows.loc["torch-fp32-compile"].status == "unsupported"
+    again = subprocess.run([*command, *options, "--resume"], env=environment, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert pd.read_parquet(report.parent / "latency.parquet").set_index("variant").p50_ms.equals(rows.p50_ms)

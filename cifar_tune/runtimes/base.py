@@ -16,7 +16,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from cifar_tune.config import Variant
+from cifar_tune.config import Variant, check
 from cifar_tune.models import place
 from cifar_tune.pruning import zero_smallest
 
@@ -125,6 +125,13 @@ class Runtime:
     """Writes what a candidate ships into a folder, where that is not the artifact; `deployed/` has what opens it."""
     modules: tuple[str, ...] = ("torch",)
     """What a candidate imports."""
+
+    def check_variant(self, variant: Variant) -> None:
+        """ValueError where no variant of this runtime has that value: what ran would be something else than it says."""
+        for name in ("precision", "compile", "channels_last", "single_thread"):
+            values = [getattr(known, name) for known in (Variant(), *self.variants, *self.cuda_variants)]
+            allowed = ", ".join(dict.fromkeys(map(str, values)))
+            check(getattr(variant, name) in values, f"{name} of {variant.runtime}", getattr(variant, name), allowed)
 
 
 def need(module: str, extra: str) -> ModuleType:

@@ -15,6 +15,8 @@ from cifar_tune.quantisation import convolution_share, left_out
 from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError, file_mb, need, quiet, wait_for
 
 FILE = "model.onnx"
+OPSET = 20
+"""Of ONNX's operators: the exporter's own."""
 QUANTISED = ("int8", "int8_dynamic")
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -64,10 +66,17 @@ def export_onnx(source: Source, path: Path) -> Path:
     model = source.module()
     with quiet():
         program = torch.onnx.export(
-            model, (source.example,), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False
+            model,
+            (source.example,),
+            input_names=["images"],
+            output_names=["logits"],
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
         )
     assert program is not None, "the dynamo exporter gives a program"
     program.save(path)
+    need("onnx", "onnx").checker.check_model(str(path), full_check=True)
     return path
 
 

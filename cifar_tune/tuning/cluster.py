@@ -52,6 +52,7 @@ class ClusterInfo:
 
     node_cpus: tuple[int, ...]
     """Cores of each node."""
+    nodes: int
     gpus: int
     dashboard: str | None
     """Address of the dashboard's page; None where it does not run."""
@@ -76,7 +77,10 @@ def cluster(study: StudyConfig, device: str = "cpu") -> Iterator[ClusterInfo]:
         "ignore_reinit_error": False,
     }
     if study.address:
-        context = ray.init(address=study.address, **common)
+        try:
+            context = ray.init(address=study.address, **common)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UsageError(f"address is {study.address!r}: {error}") from error
     else:
         context = ray.init(
             address="local",
@@ -90,6 +94,7 @@ def cluster(study: StudyConfig, device: str = "cpu") -> Iterator[ClusterInfo]:
         url = context.dashboard_url
         yield ClusterInfo(
             node_cpus=tuple(int(n["CPU"]) for n in nodes if n.get("CPU", 0) >= 1),
+            nodes=len(nodes),
             gpus=int(sum(n.get("GPU", 0) for n in nodes)),
             dashboard=f"http://{url}" if url else None,
             measuring=_measuring_node(nodes, study, device),

@@ -2,16 +2,18 @@
 
 POST / takes the bytes of an image file and answers with its class; GET / says what the model is. Uploads that are no
 fit image get a 4xx with a sentence. Requests that wait are bounded: more of them are answered with 503 at once, and one
-that waits too long with 408. What is run is this package's own code on the folder's model file: code and pickles that
-lie in a run's folder are never opened.
+that waits too long with 408. What is run is this package's own code: ONNX and OpenVINO files of the candidate's folder
+are opened, and every other form is built anew from its weights, since a file of it may hold code.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib
 import json
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,17 +22,23 @@ from typing import Any
 
 import numpy as np
 import ray
+import torch
 from ray import serve
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
 from cifar_tune.candidate import CARD
+from cifar_tune.config import Variant, check
 from cifar_tune.device import usable_cpus
-from cifar_tune.runtimes import RUNTIMES
+from cifar_tune.models import architecture
+from cifar_tune.runtimes import RUNTIMES, Source
+from cifar_tune.teacher import load_model
 from cifar_tune.uploads import RefusedError, check_size, check_type, decode_upload
 
 NAME = "cifar_tune"
 METHOD_NOT_ALLOWED = 405
+DATA_FORMS = ("onnxruntime", "openvino")
+"""Runtimes whose file is data, and no code: it is opened as it lies."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +51,7 @@ class Limits:
     """Images taken from those that wait at a time. The program answers them one by one, as it was measured: what is
     saved is the server's own work between them."""
     queue: int = 128
-    """Requests that wait, or are answered, at most."""
+    """Requests that wait, at most, beside those that the replicas have taken: each twice `batch`."""
     timeout: float = 10.0
     """Seconds after which a request is given up."""
 
@@ -60,10 +68,16 @@ class Endpoint:
         self._card: dict[str, Any] = {"image_size": 32} if folder is None else read_card(Path(folder))
         self._classify = _constant if folder is None else open_candidate(Path(folder), self._card)
         self._answers.set_max_batch_size(batch)  # pyright: ignore[reportAttributeAccessIssue]
-        self.check_health()  # the first call may compile
+        self._check()  # the first call may compile
 
-    def check_health(self) -> None:
-        """Serve asks this again and again, and replaces a replica that raises."""
+    async def check_health(self) -> None:
+        """Serve asks this again and again, and replaces a replica that raises.
+
+        A coroutine, so that it runs where the requests do: programs that reuse their buffers take one call at a time.
+        """
+        self._check()
+
+    def _check(self) -> None:
         side = self._card["image_size"]
         if not np.isfinite(self._probabilities(np.zeros((side, side, 3), np.uint8))).all():
             raise RuntimeError("the model answers with numbers that are not finite")
@@ -75,7 +89,8 @@ class Endpoint:
         if request.method != "POST":
             return JSONResponse({"error": "POST an image file"}, METHOD_NOT_ALLOWED)
         try:
-            pixels = decode_upload(await _body(request), self._card["image_size"])
+            body = await _body(request)
+            pixels = await asyncio.to_thread(decode_upload, body, self._card["image_size"])
         except RefusedError as error:
             return JSONResponse({"error": str(error)}, error.status)
         probabilities: np.ndarray = await self._answers(pixels)
@@ -106,8 +121,8 @@ def _constant(_: np.ndarray) -> np.ndarray:
 async def _body(request: Request) -> bytes:
     """The upload, read no further than is allowed."""
     check_type(request.headers.get("content-type", ""))
-    with contextlib.suppress(ValueError):
-        check_size(int(request.headers.get("content-length", "0")))
+    declared = request.headers.get("content-length", "")
+    check_size(int(declared) if declared.isdecimal() else 0)
     parts: list[bytes] = []
     size = 0
     try:
@@ -134,10 +149,24 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
+def check_servable(card: dict[str, Any], limits: Limits) -> None:
+    """ValueError where a candidate cannot be served here, or not by so many replicas."""
+    variant = Variant(**card["variant"])
+    if card["device"] == "cuda":  # Ray would wait for them without end
+        check(limits.replicas <= torch.cuda.device_count(), "replicas", limits.replicas, "at most a GPU each")
+    if variant.runtime not in DATA_FORMS:
+        architecture(card["model"])
+        built = variant.precision != "int8"
+        check(built, "variant of the candidate", variant.name, "what can be built from weights, without calibration")
+
+
 def open_candidate(folder: Path, card: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
-    """Image uint8 (side, side, 3) -> logits float (classes,), with the deployed form in a candidate's folder."""
-    load = importlib.import_module(f"cifar_tune.deployed.{card['variant']['runtime']}").load
-    classify = load(card, folder)
+    """Image uint8 (side, side, 3) -> logits float (classes,), with what a candidate's folder holds."""
+    runtime = card["variant"]["runtime"]
+    if runtime in DATA_FORMS:
+        classify = importlib.import_module(f"cifar_tune.deployed.{runtime}").load(card, folder)
+    else:
+        classify = _built(folder, card)
     mean, std = (np.asarray(card[name], dtype=np.float32) for name in ("mean", "std"))
 
     def answer(pixels: np.ndarray) -> np.ndarray:
@@ -147,6 +176,33 @@ def open_candidate(folder: Path, card: dict[str, Any]) -> Callable[[np.ndarray],
     return answer
 
 
+def _built(folder: Path, card: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
+    """Images float32 (1, 3, H, W) -> logits (1, classes), by the card's runtime from the folder's weights."""
+    torch.set_num_threads(card["threads"])
+    variant, device, side = Variant(**card["variant"]), card["device"], card["image_size"]
+    runtime = RUNTIMES[variant.runtime]
+    with tempfile.TemporaryDirectory() as artifact:
+        source = Source(
+            model=load_model(card["model"], len(card["classes"]), folder / "model.safetensors").to(device),
+            variant=variant,
+            device=device,
+            example=torch.zeros(1, 3, side, side, device=device),
+            threads=card["threads"],
+            folder=Path(artifact),
+        )
+        if runtime.export is not None:
+            runtime.export(source)
+        runnable = runtime.load(source)
+
+    def classify(images: np.ndarray) -> np.ndarray:
+        with runnable.scope():
+            logits = runnable.call(runnable.prepare_input(torch.from_numpy(images).to(device)))
+            runnable.synchronize()
+        return logits.float().cpu().numpy()
+
+    return classify
+
+
 @contextlib.contextmanager
 def serving(folder: Path | None, limits: Limits, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
     """Ray and an endpoint on this machine, up while the context is; gives its address.
@@ -154,14 +210,19 @@ def serving(folder: Path | None, limits: Limits, host: str = "127.0.0.1", port: 
     Args:
         folder: see Endpoint.
         host: where to listen; there is no access control, so another one than loopback is for who may use it.
+
+    Raises:
+        ValueError: there is no candidate, or it cannot be served here.
     """
-    device = "cpu" if folder is None else read_card(folder)["device"]
+    card = {"device": "cpu"} if folder is None else read_card(folder)
+    if folder is not None:
+        check_servable(card, limits)
     deployment = serve.deployment(
         name=NAME,
         num_replicas=limits.replicas,
-        max_ongoing_requests=limits.queue,
+        max_ongoing_requests=2 * limits.batch,  # the next batch is read while one is answered
         max_queued_requests=limits.queue,
-        ray_actor_options={"num_cpus": 0, "num_gpus": 1 if device == "cuda" else 0},
+        ray_actor_options={"num_cpus": 0, "num_gpus": 1 if card["device"] == "cuda" else 0},
     )(Endpoint)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
