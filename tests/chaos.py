@@ -39,7 +39,9 @@ from cifar_tune.records import LatencyRecord, TrialRecord
 ROOT = Path(__file__).parent.parent
 RAYS_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 DRIVER_KILLS_A_STUDY = 2
-WORKER_KILLS_A_STUDY = 5
+WORKER_KILLS_A_STUDY = 4
+TRIALS_BETWEEN_KILLS = 2
+"""That end between two kills of workers: one trial killed more often than it has retries fails, and rightly."""
 KINDS_OF_INPUT = 8
 """Tests in test_malformed.py."""
 LIMIT = 600.0
@@ -249,7 +251,7 @@ def is_training(process: psutil.Process) -> bool:
 
 
 def workers_killed(study: Study, kills: int, chance: random.Random, undisturbed: Ending) -> Verdict:
-    """Kill `kills` training workers of a study, one for each trial that ends, so that none runs out of retries."""
+    """Kill `kills` training workers of a study, so far apart that no trial runs out of retries."""
     process, killed = study.start(), 0
     end = time.monotonic() + LIMIT
     while process.is_running() and process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < end:
@@ -257,7 +259,7 @@ def workers_killed(study: Study, kills: int, chance: random.Random, undisturbed:
         ended = len(list(study.run.glob("ledger/TrialRecord/[!.]*.json")))
         workers = [p for p in _children(process) if is_training(p)]
         # when all have ended, such a process measures
-        if workers and killed < min(kills, 1 + ended) and ended < len(undisturbed.weights):
+        if workers and killed < min(kills, 1 + ended // TRIALS_BETWEEN_KILLS) and ended < len(undisturbed.weights):
             chance.choice(workers).kill()
             killed += 1
     code = process.wait(1)
