@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +33,20 @@ needs_prometheus = pytest.mark.skipif(
 )
 
 
+@dataclass(frozen=True)
+class Watched:
+    """What was seen while a run worked."""
+
+    run: Path
+    series: dict[str, int]
+    """Query -> the most series that it gave."""
+    without_token: dict[str, int]
+    """Address of the dashboard -> the status that it gave without a token."""
+
+
 @pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
-    """A run that has ended, and query -> most series that it gave while the run worked."""
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    """A run that has ended, and what it showed while it worked."""
     folder = tmp_path_factory.mktemp("watched")
     server = None
     if shutil.which("prometheus"):
@@ -46,10 +60,14 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, i
     with said.open("w") as log:
         run = subprocess.Popen(command, cwd=folder, stderr=log, env=os.environ.copy())
     series = dict.fromkeys(QUERIES, 0)
+    asked: dict[str, int] = {}
     try:
         end = time.monotonic() + SECONDS
         while run.poll() is None and time.monotonic() < end:
             time.sleep(2)
+            found = re.search(r"Ray dashboard: (http://\S+)", said.read_text())
+            if found and not asked:
+                asked[found[1]] = status_without_token(found[1])
             if server is not None:
                 series = {query: max(most, answers(query)) for query, most in series.items()}
         assert run.wait(timeout=10) == 0, said.read_text()[-2000:]
@@ -59,7 +77,16 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, i
         if server is not None:
             server.terminate()
             server.wait()
-    return folder / "run", series
+    return Watched(folder / "run", series, asked)
+
+
+def status_without_token(dashboard: str) -> int:
+    """What someone without the token is answered."""
+    try:
+        with urllib.request.urlopen(f"{dashboard}/api/jobs/", timeout=30) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 def answers(query: str) -> int:
@@ -74,14 +101,18 @@ def answers(query: str) -> int:
 
 @needs_prometheus
 @pytest.mark.parametrize("query", QUERIES)
-def test_panel_of_the_dashboard_shows_something_while_a_run_works(
-    watched: tuple[Path, dict[str, int]], query: str
-) -> None:
-    assert watched[1][query] > 0
+def test_panel_of_the_dashboard_shows_something_while_a_run_works(watched: Watched, query: str) -> None:
+    assert watched.series[query] > 0
 
 
-def test_tensorboard_finds_every_trial(watched: tuple[Path, dict[str, int]]) -> None:
-    with_events = {file.parent for file in (watched[0] / "ray").rglob("events.out.tfevents.*")}
+def test_dashboard_listens_on_loopback_and_asks_for_the_token(watched: Watched) -> None:
+    ((address, status),) = watched.without_token.items()
+    assert address.startswith("http://127.0.0.1:")
+    assert status in (401, 403)
+
+
+def test_tensorboard_finds_every_trial(watched: Watched) -> None:
+    with_events = {file.parent for file in (watched.run / "ray").rglob("events.out.tfevents.*")}
     assert len(with_events) == 1 + 2 + 2 + 2  # teacher, plain, distilled, finalists
 
 
