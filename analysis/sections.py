@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -291,8 +292,16 @@ def _heading(verdict: str) -> str:
 
 def _named(decisions: list[Decision], verdict: str) -> str:
     chosen = [d for d in decisions if d.verdict == verdict]
-    gains = [f"{d.optimization} on {d.model} ({d.arm}), {gain_text(d.gain) if d.gain else d.reason}" for d in chosen]
-    return "; ".join(gains)
+    return "; ".join(f"{d.optimization} on {d.model} ({d.arm}), {_cause(d)}" for d in chosen)
+
+
+def _cause(decision: Decision) -> str:
+    """What decided: the gain, unless there was one and it was not enough."""
+    if decision.gain is None:
+        return decision.reason
+    if decision.verdict == "keep" or (decision.verdict == "drop" and decision.gain <= 0):
+        return gain_text(decision.gain)
+    return re.split("[:;]", decision.reason)[0]
 
 
 def magnitude(latency: pd.DataFrame) -> str:

@@ -66,6 +66,6 @@ def left_out(share: float) -> str | None:
     if share == 0:
         return None
     return (
-        f"dynamic quantisation is of linear layers alone; {share:.1%} of this model's arithmetic is in convolutions, "
-        "which stay FP32: the static variant quantises them too"
+        f"dynamic quantisation is of linear layers alone; {100 * share:.1f} % of this model's arithmetic is in "
+        "convolutions, which stay FP32: the static variant quantises them too"
     )

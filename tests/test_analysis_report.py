@@ -87,6 +87,16 @@ def test_magnitude_pruning_is_no_optimisation(tmp_path: Path) -> None:
     assert "zeroed" not in kept
 
 
+def test_what_lost_accuracy_did_not_work_for_that_reason(tmp_path: Path) -> None:
+    rows = [
+        data.latency(Variant(runtime="onnxruntime", precision=precision), p50=p50, right=right)
+        for precision, p50, right in (("fp32", 2.0, 890), ("int8", 1.0, 500))
+    ]
+    text = markdown(data.write_run(tmp_path / "int8", [*data.full_latency(), *rows]))
+    (line,) = [line for line in text.splitlines() if line.startswith("- Did not work:")]
+    assert "accuracy falls by 1.0 point or more" in line
+
+
 def test_notes_of_trials_are_warnings(tmp_path: Path) -> None:
     trials = [data.trial(trial_id=f"t{n}", note="teacher logits cannot be kept") for n in range(2)]
     folder = data.write_run(tmp_path / "noted", data.full_latency(), trials)
