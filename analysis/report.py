@@ -20,6 +20,7 @@ from analysis import figures, sections
 from analysis.decide import Choice, Decision, choose, competing, decide_steps, grid_rows
 from analysis.effects import Effect, factor_effects
 from analysis.frames import Run, label, load_run, rows, variant_of
+from analysis.goals import judge
 from analysis.page import Fact, Headline, page
 from analysis.plots import plot_front
 from analysis.tables import (
@@ -148,6 +149,7 @@ def sections_of(findings: Findings) -> dict[str, str]:
         "comparison": sections.comparison(findings.comparison),
         "quality": sections.quality(run, findings.choice),
         "optimizations": sections.optimizations(findings.decisions),
+        "goals": sections.goals(judge(run.latency, run.test_images)),
         "effects": sections.effects(findings.effects),
         "magnitude": sections.magnitude(findings.run.latency),
         "worked": sections.worked(run, findings.decisions),

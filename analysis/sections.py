@@ -15,6 +15,7 @@ import pandas as pd
 from analysis.decide import MIN_LAYOUT_GAIN, Choice, Decision, compile_text, gain_text, grid_rows, is_measured
 from analysis.effects import Effect
 from analysis.frames import Row, Run, label, rows, select
+from analysis.goals import Judged
 from analysis.justify import percent
 from analysis.markdown import MISSING, bullets, fixed, table
 from analysis.paired import standard_error
@@ -231,6 +232,28 @@ def optimizations(decisions: list[Decision]) -> str:
         "against the same variant without its last part. `refine`: the measurement decides nothing yet."
     )
     return f"## Optimizations, each alone\n\n{table(header, lines)}\n\n{note}" if lines else ""
+
+
+def goals(judged: list[Judged]) -> str:
+    """What was hoped of dynamic INT8 and of ONNX Runtime, row by row (R23, R24)."""
+    lines = [
+        (
+            *(j.row[key] for key in ("model", "arm", "variant")),
+            fixed(j.row["artifact_mb"], 2),
+            _speedup(j.row),
+            MISSING if j.points is None else f"{j.points:+.2f}",
+            fixed(j.row["test_accuracy"], 2, 100),
+            "met" if not j.missed else f"missed: {', '.join(j.missed)}",
+        )
+        for j in judged
+    ]
+    header = ("Model", "Arm", "Variant", "MB", "Speedup", "Points lost", "Accuracy %", "Goals")
+    note = (
+        "Hoped of dynamic INT8: less than 30 MB, 1.5 to 3 times the speed, less than a point of accuracy lost, and "
+        "more than 95 % (R23); of ONNX Runtime in FP32: 1.5 to 3 times the speed within half a point (R24). Speedup is "
+        "over FP32 eager of the same weights; on a machine of the same price an inference costs as much less."
+    )
+    return f"## Goals\n\n{table(header, lines)}\n\n{note}" if lines else ""
 
 
 def _signed(gain: float | None) -> str:
