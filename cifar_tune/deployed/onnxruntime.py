@@ -20,7 +20,7 @@ def load(card: dict[str, Any], folder: Path) -> Callable[[np.ndarray], np.ndarra
     options = ort.SessionOptions()
     options.intra_op_num_threads = card["threads"]
     options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # threads spin within a call alone
     session = ort.InferenceSession(str(folder / "model.onnx"), options, providers=[provider])
     if provider not in session.get_providers():  # it would fall back to the CPU, and say nothing
         raise RuntimeError(f"ONNX Runtime could not start its {provider}")
