@@ -1,7 +1,8 @@
 """A distillation search as tutorials write it: what `search_cost.py` compares ours with. Not for use.
 
 A `DataLoader` with torchvision's transforms for each image, the teacher under `no_grad` in each step, FP32 and
-contiguous, a worker process for each Tune trial, the loss of each step read back for the log.
+contiguous, a worker process for each Tune trial, the loss of each step read back for the log. Initial weights and
+optimiser are ours, so that both learn the same.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
+from cifar_tune.config import TrainConfig
 from cifar_tune.data import ImageData
 from cifar_tune.losses import distillation_loss
-from cifar_tune.models import build_model, import_torchvision
+from cifar_tune.models import import_torchvision
 from cifar_tune.schedules import schedule
 from cifar_tune.teacher import load_model
+from cifar_tune.training import initial_model, make_optimizer
 
 
 class Pictures(Dataset[tuple[torch.Tensor, int]]):
@@ -54,16 +57,20 @@ def train_usual(config: dict[str, Any], data: ImageData, teacher: tuple[str, str
     torch.set_num_threads(1)
     torch.manual_seed(settings["seed"])
     train, validation = loaders(data, settings["batch"], settings["workers"])
-    model = build_model(settings["model"], len(data.classes), settings["seed"])
+    recipe = TrainConfig(
+        model=settings["model"], arm="distill", epochs=settings["epochs"], seed=settings["seed"], lr=point["lr"]
+    )
+    model = initial_model(recipe, data)
     frozen = load_model(teacher[0], len(data.classes), Path(teacher[1]))
-    optimizer = torch.optim.SGD(model.parameters(), lr=point["lr"], momentum=0.9, nesterov=True, weight_decay=5e-4)
+    optimizer = make_optimizer(recipe, model)
     steps, factor, step = settings["epochs"] * len(train), schedule(point["schedule"]), 0
     best, timeline = 0.0, []
     for epoch in range(settings["epochs"]):
         model.train()
         total = 0.0
         for images, labels in train:
-            optimizer.param_groups[0]["lr"] = point["lr"] * factor(step / steps)
+            for group in optimizer.param_groups:
+                group["lr"] = point["lr"] * group["rate"] * factor(step / steps)
             with torch.no_grad():
                 answers = frozen(images)
             loss = distillation_loss(model(images), answers, labels, point["temperature"], point["alpha"])

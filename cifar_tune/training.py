@@ -28,12 +28,17 @@ from cifar_tune.models import architecture, build_model, load_weights, place
 from cifar_tune.products import use_products
 from cifar_tune.schedules import schedule
 from cifar_tune.views import Batcher, Views, as_tensor, draw_views
+from cifar_tune.whitening import whiten
 
 EVALUATION_BATCH = {"cpu": 128, "cuda": 512}
 """Images in a call without gradients. On a CPU few enough that activations stay in memory the process has: with 500
 images of ResNet-18 the kernel took 20 to 30 % of the time for fresh pages, and the call was 1.4 times as long."""
 BF16_MINIMUM_SIZE = 16
 """Input side from which bf16 pays on a CPU with matrix units: below, conversions cost more than they save."""
+
+NORM_BIAS_RATE = 16.0
+"""Factor of the learning rate of batch norms' biases: ResNet-18 and MobileNetV3-Small reach 2 to 3 points more in four
+epochs of 10,000 images (docs/log.md)."""
 
 UNBALANCED = 1.5
 """Images of the largest class, in those of the smallest, from which `auto` weighs classes."""
@@ -91,7 +96,7 @@ def train(
     torch.manual_seed(config.seed)  # of dropout: a worker that is reused has drawn for other trials
     device = torch.device(config.device)
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    model = place(initial_model(config, len(data.classes)), device, layout)
+    model = place(initial_model(config, data), device, layout)
     batcher = Batcher(data.train_images, data.mean, data.std, device, config.views.cutout)
     labels = as_tensor(data.train_labels).to(device)
     stepper = Stepper(config, model, data, steps_per_epoch=math.ceil(len(labels) / config.batch_size))
@@ -128,10 +133,13 @@ def train(
         )
 
 
-def initial_model(config: TrainConfig, classes: int) -> nn.Module:
-    """What a training begins with: fresh weights, or, pruned, those of the whole model."""
+def initial_model(config: TrainConfig, data: ImageData) -> nn.Module:
+    """What a training begins with: fresh weights, whitened to the images, or, pruned, those of the whole model."""
+    classes = len(data.classes)
     if config.start is None:
-        return build_model(config.model, classes, config.seed)
+        fresh = build_model(config.model, classes, config.seed)
+        whiten(fresh, data.train_images, data.mean, data.std)
+        return fresh
     base, share = pruning.parse(config.model)
     whole = build_model(base, classes)
     load_weights(whole, Path(config.start))
@@ -167,7 +175,7 @@ class Stepper:
         config = self.config
         self.lr = config.lr * self._factor(self.taken / self.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr
+            group["lr"] = self.lr * group["rate"]
         if not config.channels_last:
             images = images.contiguous()
         with autocast(self.precision, config.device):
@@ -240,10 +248,20 @@ def load_state(stepper: Stepper, path: Path) -> int:
 
 
 def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum or AdamW; biases and norms, which are vectors, are not decayed."""
+    """SGD with Nesterov momentum or AdamW; biases and norms, which are vectors, are not decayed.
+
+    Each group has a `rate`, a factor of the learning rate: with SGD the biases of batch norms learn faster (Page, "How
+    to train your ResNet 8", 2019).
+    """
+    norms = [m.bias for m in model.modules() if isinstance(m, nn.BatchNorm2d) and config.optimizer == "sgd"]
+    fast = {id(p) for p in norms}
     decayed = [p for p in model.parameters() if p.ndim > 1]
-    rest = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    rest = [p for p in model.parameters() if p.ndim <= 1 and id(p) not in fast]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay, "rate": 1.0},
+        {"params": rest, "weight_decay": 0.0, "rate": 1.0},
+        {"params": norms, "weight_decay": 0.0, "rate": NORM_BIAS_RATE},
+    ]
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
     return torch.optim.AdamW(groups, lr=config.lr)

@@ -1,7 +1,9 @@
 """Augmentation: the view of each image in each epoch, drawn from a seed, made on whole batches.
 
 What the view of image i in epoch e looks like is a pure function of (seed, e, i). Batch order does not enter, so
-every trial of a study sees the same views, and a teacher's logits for them can be computed once and shared.
+every trial of a study sees the same views, and a teacher's logits for them can be computed once and shared. An image
+that one epoch shows as it is, the next shows mirrored: two epochs have more to tell than where chance repeats itself
+(Jordan, arXiv 2404.00498).
 Crop and flip are one gather from the uint8 images: no padded copy, no per-image work.
 """
 
@@ -40,14 +42,19 @@ class Views:
 
 def draw_views(config: ViewConfig, epoch: int, images: int) -> Views:
     """The views of `images` images in `epoch`; entry i depends on (config.seed, epoch, i) alone."""
-    draws = np.random.Generator(np.random.Philox(key=[config.seed, epoch])).random((images, 5), dtype=np.float32)
+    draws = _draws(config.seed, epoch, (images, 4))
+    mirrored_first = _draws(config.seed, 0, (images,)) < 0.5  # epochs are from 1: no other draws have this key
     offsets = (draws[:, :2] * (2 * config.crop_padding + 1)).astype(np.int64) - config.crop_padding
     return Views(
         rows=torch.from_numpy(offsets[:, 0].copy()),
         columns=torch.from_numpy(offsets[:, 1].copy()),
-        flipped=torch.from_numpy((draws[:, 2] < 0.5) & config.flip),
-        cutout=torch.from_numpy(draws[:, 3:].copy()),
+        flipped=torch.from_numpy((mirrored_first ^ (epoch % 2 == 0)) & config.flip),
+        cutout=torch.from_numpy(draws[:, 2:].copy()),
     )
+
+
+def _draws(seed: int, epoch: int, shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).random(shape, dtype=np.float32)
 
 
 class Batcher:

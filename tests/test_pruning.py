@@ -109,7 +109,7 @@ def test_training_begins_with_the_strongest_channels_of_the_whole_model(tmp_path
     with torch.no_grad():  # the last quarter of the first layer's channels is the weaker one
         whole.get_parameter("features.0.weight")[12:] *= 1e-3
     save_weights(whole, tmp_path / "whole")
-    begun = initial_model(dataclasses.replace(CONFIG, start=str(tmp_path / "whole")), 3)
+    begun = initial_model(dataclasses.replace(CONFIG, start=str(tmp_path / "whole")), small_data())
     assert begun.get_parameter("features.0.weight").abs().sum((1, 2, 3)).min() > 0.1
 
 

@@ -46,6 +46,11 @@ def test_half_of_the_images_are_flipped() -> None:
     assert 0.45 < draw_views(ViewConfig(), 1, 4000).flipped.float().mean() < 0.55
 
 
+def test_the_next_epoch_shows_the_mirrored_image() -> None:
+    first, second = (draw_views(ViewConfig(), epoch, 100).flipped for epoch in (1, 2))
+    assert torch.equal(first, ~second)
+
+
 def test_flip_can_be_switched_off() -> None:
     assert not draw_views(ViewConfig(flip=False), 1, 1000).flipped.any()
 
