@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+import pandas as pd  # pyright: ignore[reportMissingTypeStubs] - pandas' own annotations do
 
 from analysis.decide import accuracy_drop, grid_rows, is_measured, partner, variant_of
 from analysis.frames import Row

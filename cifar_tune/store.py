@@ -156,7 +156,7 @@ def replace_file(path: Path, write: typing.Callable[[str], object]) -> None:
             os.fsync(written.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
-    except BaseException:
+    except BaseException:  # an interrupt leaves no half file either
         temporary.unlink(missing_ok=True)
         raise
 

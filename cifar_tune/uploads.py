@@ -68,5 +68,5 @@ def decode_upload(body: bytes, side: int) -> np.ndarray:
         )
     try:
         return to_pixels(image, side)
-    except Exception as error:
+    except Exception as error:  # decoding is lazy: what was opened may be damaged further on
         raise RefusedError(BAD_REQUEST, "the image is damaged") from error

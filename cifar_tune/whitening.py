@@ -48,10 +48,10 @@ def whitening_filters(images: Tensor, kernel: tuple[int, ...]) -> Tensor:
 
     Args:
         images: float32 (N, 3, H, W).
-        kernel: height and width of a patch; there are at most 3 * height * width directions.
+        kernel: height and width of a patch; there are at most 3 * height * width directions, and none in flat images.
     """
     patches = functional.unfold(images.contiguous(), kernel).permute(0, 2, 1).flatten(0, 1)
     variances, directions = torch.linalg.eigh(torch.cov(patches.T))
-    there = variances > LEAST * variances[-1]
+    there = variances > LEAST * variances[-1].clamp(min=1)  # what is normalised has a variance of about 1
     scaled = directions.T[there] / torch.sqrt(variances[there, None] + FLOOR)
-    return scaled.flip(0).reshape(-1, 3, *kernel)
+    return scaled.flip(0).reshape(len(scaled), 3, *kernel)

@@ -40,6 +40,12 @@ def test_grey_images_have_a_third_of_the_directions() -> None:
     assert len(whitening_filters(grey, (3, 3))) == 9
 
 
+def test_flat_images_leave_the_model_as_it_is() -> None:
+    model, other = build_model("speednet", 10, 0), build_model("speednet", 10, 0)
+    whiten(model, np.full((8, 16, 16, 3), 128, dtype=np.uint8), MEAN, STD)
+    assert torch.equal(first_convolution(model).weight, first_convolution(other).weight)
+
+
 def test_each_filter_stands_beside_its_negative() -> None:
     model = build_model("speednet", 10, 0)
     whiten(model, pictures(), MEAN, STD)

@@ -169,6 +169,6 @@ class TrialWatch(Callback):
     def _noting(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # Tune passes on its text alone; here it is kept, and raised again
             self.trouble = self.trouble or error
             raise
