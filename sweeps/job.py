@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import shlex
-import signal
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +48,7 @@ from sweeps.folder import (
     tidy,
     write_study,
 )
+from sweeps.interrupts import end_at_the_next, interruptible
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -278,13 +277,11 @@ def stopped_well(work: Job) -> Iterator[None]:
     """
     storage = work.study.storage if is_uri(work.study.storage) else str(work.run.parent)
     how = f"--storage {shlex.quote(storage)} --name {work.run.name} --resume"
-    # what a batch system or a container sends: Ray's own handler would abort
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        yield
+        with interruptible():
+            yield
     except KeyboardInterrupt as error:
-        for again in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(again, lambda *_: os._exit(cli.INTERRUPTED))  # a second one: at once
+        end_at_the_next()
         work.view.say("Stopping; Ctrl-C once more stops at once")
         write_tables_so_far(work)
         raise cli.InterruptedRunError(f"Stopped; the same command with {how} goes on") from error

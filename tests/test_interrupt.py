@@ -2,11 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import psutil
 import pytest
-from chaos import Study
+from chaos import ROOT, Study
 
 from cifar_tune.cli import INTERRUPTED
 from cifar_tune.ledger import Ledger
@@ -32,11 +34,36 @@ def press_after(study: Study, trials: int, *signals: signal.Signals) -> tuple[in
     finally:
         if process.is_running():
             process.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return Study(tmp_path_factory.mktemp("interrupted"), "interrupted")
+
+
+IN_A_FINALIZER = """
+import os, signal, time
+from sweeps.interrupts import interruptible
+
+class Interrupted:
+    def __del__(self):
+        os.kill(os.getpid(), signal.{sent})
+        time.sleep(0.1)
+
+with interruptible():
+    Interrupted()
+    time.sleep(20)
+    print("went on", flush=True)
+"""
+
+
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM"])
+def test_one_that_python_drops_in_a_finalizer_is_not_lost(sent: str) -> None:
+    script = IN_A_FINALIZER.format(sent=sent)
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.stdout == ""
+    assert "KeyboardInterrupt" in ended.stderr
 
 
 def finished_trials(study: Study) -> int:

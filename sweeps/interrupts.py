@@ -1,0 +1,51 @@
+"""Ctrl-C and SIGTERM: one stops a study in good order, a second one at once, and none is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from cifar_tune import cli
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
+AGAIN_AFTER = 0.01
+"""Seconds after which an interrupt that was lost is sent again: by then the finalizer has returned."""
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Within it SIGINT and SIGTERM raise KeyboardInterrupt in the main thread.
+
+    Python prints and drops an exception that is raised while a finalizer runs, and Ray's have enough to do to be hit:
+    an interrupt that went that way is sent again.
+    """
+    # what a batch system or a container sends: Ray's own handler would abort
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    hook = sys.unraisablehook
+
+    def report(dropped: UnraisableHookArgs) -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            hook(dropped)
+            return
+        # from another thread: sent here, it would be raised, and dropped, here
+        main = threading.main_thread().ident or 0
+        threading.Timer(AGAIN_AFTER, signal.pthread_kill, (main, signal.SIGINT)).start()
+
+    sys.unraisablehook = report
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+
+
+def end_at_the_next() -> None:
+    """From now on SIGINT and SIGTERM end this process at once."""
+    for again in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(again, lambda *_: os._exit(cli.INTERRUPTED))
