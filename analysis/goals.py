@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pandas as pd  # pyright: ignore[reportMissingTypeStubs] - pandas' own annotations do
 
@@ -23,12 +23,11 @@ class Goal:
     least_accuracy: float | None = None
 
 
-GOALS: dict[Variant, Goal] = {
-    Variant(runtime="onnxruntime", precision="int8_dynamic"): Goal(
-        least_speedup=1.5, most_points=1.0, most_mb=30.0, least_accuracy=0.95
-    ),
-    Variant(runtime="onnxruntime"): Goal(least_speedup=1.5, most_points=0.5),
+GOALS: dict[tuple[str, str], Goal] = {
+    ("onnxruntime", "int8_dynamic"): Goal(least_speedup=1.5, most_points=1.0, most_mb=30.0, least_accuracy=0.95),
+    ("onnxruntime", "fp32"): Goal(least_speedup=1.5, most_points=0.5),
 }
+"""Of a runtime and a precision, with any number of threads."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +39,8 @@ class Judged:
     """Of accuracy lost; negative where it is gained; None where it was not compared."""
     missed: tuple[str, ...]
     """Bounds that it does not keep, in words."""
+    open: tuple[str, ...]
+    """Bounds of which the measurement says neither: not measured, disturbed, or within the interval."""
 
 
 def judge(latency: pd.DataFrame, images: int) -> list[Judged]:
@@ -49,25 +50,34 @@ def judge(latency: pd.DataFrame, images: int) -> list[Judged]:
         images: number of test images behind `correct`.
     """
     grid = grid_rows(latency)
-    return [
-        _judge(row, grid, GOALS[variant_of(row)], images)
-        for row in grid
-        if variant_of(row) in GOALS and is_measured(row)
-    ]
+    hoped = [(row, _goal(variant_of(row))) for row in grid if is_measured(row)]
+    return [_judge(row, grid, goal, images) for row, goal in hoped if goal is not None]
+
+
+def _goal(variant: Variant) -> Goal | None:
+    return None if variant.zeroed else GOALS.get((variant.runtime, variant.precision))
 
 
 def _judge(row: Row, grid: list[Row], goal: Goal, images: int) -> Judged:
-    reference = partner(grid, row, runtime=REFERENCE.runtime, precision=REFERENCE.precision)
+    reference = partner(grid, row, **asdict(REFERENCE))
     drop = None if reference is None else accuracy_drop(row, reference, images)
     size, accuracy, points = row["artifact_mb"], row["test_accuracy"], None if drop is None else drop.points
     kept = {
-        f"speedup {goal.least_speedup:g} or more": row["speedup"] is not None and row["speedup"] >= goal.least_speedup,
-        f"points lost below {goal.most_points:g}": points is not None and points < goal.most_points,
+        f"speedup {goal.least_speedup:g} or more": _is_faster(row, goal.least_speedup),
+        f"points lost below {goal.most_points:g}": None if points is None else points < goal.most_points,
     }
     if goal.most_mb is not None:
-        kept[f"MB below {goal.most_mb:g}"] = size is not None and size < goal.most_mb
+        kept[f"MB below {goal.most_mb:g}"] = None if size is None else size < goal.most_mb
     if goal.least_accuracy is not None:
-        kept[f"accuracy above {100 * goal.least_accuracy:g} %"] = (
-            accuracy is not None and accuracy > goal.least_accuracy
-        )
-    return Judged(row=row, points=points, missed=tuple(name for name, held in kept.items() if not held))
+        name = f"accuracy above {100 * goal.least_accuracy:g} %"
+        kept[name] = None if accuracy is None else accuracy > goal.least_accuracy
+    missed, unknown = (tuple(name for name, held in kept.items() if held is what) for what in (False, None))
+    return Judged(row=row, points=points, missed=missed, open=unknown)
+
+
+def _is_faster(row: Row, least: float) -> bool | None:
+    """Whether a speedup is reached; None where the measurement was disturbed, or its interval includes the bound."""
+    speedup, low, high = row["speedup"], row["speedup_low"], row["speedup_high"]
+    if speedup is None or row["contended"] or (low is not None and low < least <= high):
+        return None
+    return speedup >= least

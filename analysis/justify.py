@@ -81,8 +81,8 @@ def _speed(best: Row, rivals: list[Row]) -> str:
     if reference and reference[0]["index"] != best["index"]:
         teacher = reference[0]
         ratio = teacher["paired_ms"] / best["paired_ms"]
-        which = f"{teacher['model']}, {teacher['p50_ms']:.3f} ms"
-        parts.append(f"{ratio:.2f} times the speed of the FP32 teacher ({which})")
+        free = f"{teacher['paired_ms']:.3f} for {best['paired_ms']:.3f} ms, free of the drift between rows"
+        parts.append(f"{ratio:.2f} times the speed of the FP32 teacher ({teacher['model']}; {free})")
     if best["speedup"] and variant_of(best) != REFERENCE:
         parts.append(f"{speedup_text(best)} that of its own FP32 eager, in paired rounds")
     return f"It runs at {' and '.join(parts)}." if parts else ""

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # The gpu preset and the GPU benchmarks, on a machine with one GPU and no network: benchmarks/gpu_acceptance.sh OUT_DIR
-# Needs CIFAR-10 as Parquet in .carry/cifar10 (or CIFAR10=FOLDER). Writes as it goes; each part has a time limit, so that
+# Needs CIFAR-10 as Parquet in data/cifar10 (or CIFAR10=FOLDER). Writes as it goes; each part has a time limit, so that
 # a part that hangs does not take the others' results with it.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=$(realpath -m "$1")
-data=${CIFAR10:-.carry/cifar10}
+data=${CIFAR10:-data/cifar10}
 runs=$(mktemp -d)
 mkdir -p "$out"
 export PYTHONPATH=${PYTHONPATH:-}:$PWD

@@ -311,7 +311,7 @@ PARTS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=PARTS)
-    parser.add_argument("--data", default="../shared/data/cifar10")
+    parser.add_argument("--data", default="data/cifar10")
     parser.add_argument("--images", type=int, default=4096)
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=2)

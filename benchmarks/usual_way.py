@@ -2,7 +2,7 @@
 
 A `DataLoader` with torchvision's transforms for each image, the teacher under `no_grad` in each step, FP32 and
 contiguous, a worker process for each Tune trial, the loss of each step read back for the log. Initial weights and
-optimiser are ours, so that both learn the same.
+optimiser are ours, so that both learn alike; flips are left to chance, as usual, where ours take turns.
 """
 
 from __future__ import annotations

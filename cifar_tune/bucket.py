@@ -64,7 +64,7 @@ class Bucket:
             import boto3
             from botocore.config import Config
         except ModuleNotFoundError as error:
-            raise ValueError(f"storage {uri} needs boto3: pip install 'cifar_tune[s3]'") from error
+            raise ValueError(f"storage {uri} needs boto3: pip install -e '.[s3]'") from error
         self.uri = uri.rstrip("/")
         self._bucket, _, prefix = self.uri.removeprefix(SCHEME).partition("/")
         self._prefix = f"{prefix}/" if prefix else ""

@@ -74,7 +74,7 @@ class ViewConfig:
     crop_padding: int = 4
     """Reflected border, in pixels, from which the crop is drawn."""
     flip: bool = True
-    """Mirror half of the images, drawn per image and epoch."""
+    """Mirror each image in every second epoch, half of them in the first."""
     cutout: int = 0
     """Side of the square set to the mean, in pixels; 0: off."""
     distinct: int | None = None
@@ -85,7 +85,8 @@ class ViewConfig:
     def __post_init__(self) -> None:
         check(self.crop_padding >= 0, "crop padding", self.crop_padding, "0 or more")
         check(self.cutout >= 0, "cutout", self.cutout, "0 (off) or more")
-        check(self.distinct is None or self.distinct >= 1, "distinct views", self.distinct, "1 or more")
+        turns = self.distinct is None or self.distinct == 1 or (self.distinct > 0 and self.distinct % 2 == 0)
+        check(turns, "distinct views", self.distinct, "1 or an even number: every second one is mirrored")
 
     def drawn(self, epoch: int) -> int:
         """The epoch, from 1, whose views are seen in this one."""
@@ -164,7 +165,8 @@ class Variant:
     single_thread: bool = False
     """One CPU thread instead of all: small models at batch 1 can be faster without the others."""
     zeroed: float = 0.0
-    """Share of the weights of convolutions and linear layers that are set to zero, the smallest (R30)."""
+    """Share of the weights of convolutions and linear layers that are set to zero, the smallest (R30); the filters of
+    the first layer stay."""
     zeroed_by_layer: bool = False
     """The smallest of each layer, instead of the whole model's."""
 
@@ -347,11 +349,12 @@ class StudyConfig:
     crop_padding: int | None = None
     """Border in pixels from which random crops are drawn; None: an eighth of the image side."""
     flip: bool | None = None
-    """Random horizontal flip; None: what suits the data set (not digits)."""
+    """Mirror each image in every second epoch; None: what suits the data set (not digits)."""
     cutout: int = 0
     """Side of the Cutout square in pixels; 0: off."""
     distinct_views: int | None = None
-    """Epochs after which an image's views come again: a teacher answers for no more; None: each epoch has its own."""
+    """Epochs after which an image's views come again: a teacher answers for no more. 1 or an even number; None: each
+    epoch has its own."""
     image_size: int | None = None
     """Side of the model input in pixels; None: the data set's own (folders: 32)."""
     train_images: int | None = None

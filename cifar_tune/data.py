@@ -112,6 +112,12 @@ def subset(data: ImageData, train_images: int, seed: int) -> ImageData:
     return replace(data, train_images=images, train_labels=labels, fingerprint=mark)
 
 
+def normalised(data: ImageData, mean: Sequence[float], std: Sequence[float]) -> ImageData:
+    """The same images, to be normalised as a model of the user's own was trained: by channel, of values 0..1."""
+    mark = fingerprint([data.fingerprint, f"{mean}", f"{std}"], ())
+    return replace(data, mean=tuple(mean), std=tuple(std), fingerprint=mark)
+
+
 def describe(data: ImageData) -> dict[str, object]:
     """What `study.json` says of the data."""
     parts = {f"{part}_images": len(getattr(data, f"{part}_labels")) for part in ("train", "validation", "test")}

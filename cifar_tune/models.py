@@ -150,7 +150,7 @@ def require_timm() -> ModuleType:
     try:
         return importlib.import_module("timm.models.vision_transformer")
     except ImportError as error:
-        raise ValueError(f"timm is not installed: pip install 'cifar_tune[vit]' ({error})") from error
+        raise ValueError(f"timm is not installed: pip install -e '.[vit]' ({error})") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -47,6 +47,26 @@ PRESETS: dict[str, StudyConfig] = {
         schedules=("one_cycle", "cosine"),
         runtimes=("onnxruntime", "openvino"),
     ),
+    # Some hundred to some thousand images of a user's own: small batches, and AdamW, which minds the rate less.
+    "folder": StudyConfig(
+        preset="folder",
+        teacher="resnet_narrow",
+        students=("speednet",),
+        num_samples=8,
+        teacher_samples=2,
+        epochs=8,
+        teacher_epochs=10,
+        image_size=96,
+        validation_fraction=0.2,
+        batch_size=16,
+        optimizer="adamw",
+        lr_range=(0.0005, 0.003),
+        schedules=("one_cycle", "cosine"),
+        final_top=1,
+        final_seeds=2,
+        final_epochs=12,
+        runtimes=("onnxruntime", "openvino"),
+    ),
     # Meant for one data-centre GPU and five minutes on CIFAR-10: a guess, for want of one.
     "gpu": StudyConfig(
         preset="gpu",

@@ -15,11 +15,16 @@ import importlib
 import math
 import warnings
 import zlib
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils import prune
+
+from cifar_tune.whitening import first_filters
 
 MARK = "@"
 """Between an architecture's name and the share of its multiplications that is kept."""
@@ -55,14 +60,15 @@ def require_pruning() -> ModuleType:
             warnings.simplefilter("ignore")  # of its own past
             return importlib.import_module("torch_pruning")
     except ImportError as error:
-        raise ValueError(f"torch_pruning is not installed: pip install 'cifar_tune[prune]' ({error})") from error
+        raise ValueError(f"torch_pruning is not installed: pip install -e '.[prune]' ({error})") from error
 
 
 def narrowed(model: nn.Module, share: float) -> nn.Module:
     """The model with its least important channels cut off, in place: about `share` of its multiplications are left.
 
     Every layer keeps the root of the share of its channels, in and out, the classifier's answers aside. Importance is
-    the norm of a channel's weights in all layers that share it (Fang et al., "DepGraph", 2023).
+    the norm of a channel's weights in all layers that share it (Fang et al., "DepGraph", 2023), where the whitened
+    filters of the first layer count as equal.
 
     Raises:
         ValueError: torch_pruning is not installed.
@@ -77,13 +83,31 @@ def narrowed(model: nn.Module, share: float) -> nn.Module:
         pruner = torch_pruning.pruner.BasePruner(
             model,
             image,
-            importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+            importance=_importance(torch_pruning, model),
             pruning_ratio=1 - math.sqrt(share),
             ignored_layers=classifiers,
             round_to=_channels_of(model, math.sqrt(share)),
         )
         pruner.step()
     return model.train(was_training)
+
+
+def _importance(torch_pruning: ModuleType, model: nn.Module) -> Callable[[Any], Tensor]:
+    """The importance of each channel of a group of layers, whatever the sizes of the whitened filters."""
+    norm = torch_pruning.importance.GroupMagnitudeImportance(p=2)
+    first = first_filters(model)
+    if first is None:
+        return norm
+
+    def of_equal_filters(group: Any) -> Tensor:
+        own = first.weight.data
+        first.weight.data = functional.normalize(own.flatten(1)).view_as(own)
+        try:
+            return norm(group)
+        finally:
+            first.weight.data = own
+
+    return of_equal_filters
 
 
 def _channels_of(model: nn.Module, kept: float) -> int:
@@ -93,12 +117,16 @@ def _channels_of(model: nn.Module, kept: float) -> int:
 
 
 def zero_smallest(model: nn.Module, share: float, *, by_layer: bool) -> nn.Module:
-    """Set a share of the weights of all convolutions and linear layers to zero, those nearest to it, in place.
+    """Set a share of the weights of convolutions and linear layers to zero, those nearest to it, in place.
+
+    The first layer's whitened filters stay: they are few, and the small ones are what most of an image is made of.
 
     Args:
-        by_layer: the share of each layer's; else of the whole model's, which spares layers whose weights are large.
+        by_layer: the share of each layer's; else of all together, which spares layers whose weights are large.
     """
-    weights = [(m, "weight") for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    first = first_filters(model)
+    layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and m is not first]
+    weights = [(layer, "weight") for layer in layers]
     if by_layer:
         for module, name in weights:
             prune.l1_unstructured(module, name, amount=share)

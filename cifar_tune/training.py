@@ -251,9 +251,10 @@ def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
     """SGD with Nesterov momentum or AdamW; biases and norms, which are vectors, are not decayed.
 
     Each group has a `rate`, a factor of the learning rate: with SGD the biases of batch norms learn faster (Page, "How
-    to train your ResNet 8", 2019).
+    to train your ResNet 8", 2019). Those of weights that are trained already do not.
     """
-    norms = [m.bias for m in model.modules() if isinstance(m, nn.BatchNorm2d) and config.optimizer == "sgd"]
+    hurry = config.optimizer == "sgd" and config.start is None
+    norms = [m.bias for m in model.modules() if hurry and isinstance(m, nn.BatchNorm2d)]
     fast = {id(p) for p in norms}
     decayed = [p for p in model.parameters() if p.ndim > 1]
     rest = [p for p in model.parameters() if p.ndim <= 1 and id(p) not in fast]

@@ -14,7 +14,7 @@ from torch.nn import functional
 from cifar_tune.views import Batcher
 
 WIDEST = 5
-"""Side of the largest filters that are whitened: the patches of a Vision Transformer are no pixels' neighbourhood."""
+"""Side of the largest filters that are whitened."""
 PIXELS = 500_000
 """Of training images that are looked at."""
 FLOOR = 5e-4
@@ -23,17 +23,28 @@ LEAST = 1e-6
 """Share of the largest variance below which a direction is none: grey images have a third of the colours'."""
 
 
+def first_filters(model: nn.Module) -> nn.Conv2d | None:
+    """The convolution of the images that is whitened; None: there is none whose filters overlap and are narrow.
+
+    The sizes of its filters say what is rare in images, not what is of use.
+    """
+    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None or first.in_channels != 3 or max(first.kernel_size) > WIDEST:
+        return None
+    return first if first.stride[0] < first.kernel_size[0] else None  # else patches, as of a Vision Transformer
+
+
 def whiten(model: nn.Module, images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     """Start the first convolution with whitening filters and their negatives; the rest of its filters stay.
 
-    Does nothing to a model whose first convolution has wide filters.
+    Does nothing to a model that has no such convolution.
 
     Args:
         images: uint8 (N, H, W, 3), of training; some at equal distances are looked at.
         mean, std: of the channels, on the scale 0 to 1, as the model's input is normalised.
     """
-    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    if first is None or first.in_channels != 3 or max(first.kernel_size) > WIDEST:
+    first = first_filters(model)
+    if first is None:
         return
     height, width = images.shape[1:3]
     rows = np.linspace(0, len(images) - 1, min(len(images), max(1, PIXELS // (height * width)))).astype(np.int64)

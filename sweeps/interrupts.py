@@ -24,25 +24,32 @@ def interruptible() -> Iterator[None]:
     """Within it SIGINT and SIGTERM raise KeyboardInterrupt in the main thread.
 
     Python prints and drops an exception that is raised while a finalizer runs, and Ray's have enough to do to be hit:
-    an interrupt that went that way is sent again.
+    an interrupt that went that way is sent again, as SIGTERM, since a shell's background jobs ignore SIGINT.
     """
     # what a batch system or a container sends: Ray's own handler would abort
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     hook = sys.unraisablehook
+    main = threading.main_thread().ident or 0
+    sent_again: list[threading.Timer] = []
 
     def report(dropped: UnraisableHookArgs) -> None:
         if not issubclass(dropped.exc_type, KeyboardInterrupt):
             hook(dropped)
             return
         # from another thread: sent here, it would be raised, and dropped, here
-        main = threading.main_thread().ident or 0
-        threading.Timer(AGAIN_AFTER, signal.pthread_kill, (main, signal.SIGINT)).start()
+        sent_again.append(threading.Timer(AGAIN_AFTER, signal.pthread_kill, (main, signal.SIGTERM)))
+        sent_again[-1].start()
 
     sys.unraisablehook = report
     try:
         yield
     finally:
         sys.unraisablehook = hook
+        due = [timer for timer in sent_again if not timer.finished.is_set()]
+        for timer in due:
+            timer.cancel()
+    if due:
+        raise KeyboardInterrupt
 
 
 def end_at_the_next() -> None:

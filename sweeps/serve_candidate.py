@@ -132,7 +132,7 @@ def _server() -> Any:
         if importlib.util.find_spec("locust") is None:
             raise ImportError("No module named 'locust'")
     except ImportError as error:
-        raise ValueError(f"what serves is not installed: pip install 'cifar_tune[serve]' ({error})") from error
+        raise ValueError(f"what serves is not installed: pip install -e '.[serve]' ({error})") from error
     return endpoint
 
 

@@ -22,7 +22,7 @@ from analysis.frames import find_run
 from analysis.report import write_report
 from cifar_tune import cli
 from cifar_tune.config import DataConfig, check, study_from
-from cifar_tune.data import load, random_images
+from cifar_tune.data import ImageData, load, normalised, random_images
 from cifar_tune.device import resolve_device
 from cifar_tune.models import architecture, checkpoint_classes, try_once
 from cifar_tune.presets import PRESETS
@@ -66,6 +66,12 @@ class GridConfig:
     """Where cifar10 is looked for, and downloaded to."""
     test_images: int | None = None
     """Stratified subset of the test images; None: all."""
+    image_size: int | None = None
+    """Side in pixels that images are resized to; None: the data set's own, 32 for image folders."""
+    mean: tuple[float, float, float] | None = None
+    """Of each channel, of values 0 to 1: what the model was trained with; None: the training images'."""
+    std: tuple[float, float, float] | None = None
+    """As `mean`, and given with it."""
     min_accuracy: float = 0.85
     """Accuracy that the candidate must hold, 0 to 1."""
     preset: Literal["quick", "cpu", "gpu"] = "cpu"
@@ -94,6 +100,11 @@ class GridConfig:
         check(shape is None or all(n >= 1 for n in shape), "input shape", shape, "three numbers of 1 or more")
         both = shape is not None and self.data is not None
         check(not both, "input shape", shape, "only without --data, which have their own")
+        only = "only with --data"
+        check(self.image_size is None or self.data is not None, "image size", self.image_size, only)
+        check(self.mean is None or self.data is not None, "mean", self.mean, only)
+        check((self.mean is None) == (self.std is None), "mean and std", (self.mean, self.std), "both or neither")
+        check(self.std is None or all(s > 0 for s in self.std), "std", self.std, "three numbers above 0")
 
 
 def run(config: GridConfig) -> str:
@@ -160,6 +171,7 @@ def _of_model(config: GridConfig) -> Work:
         PRESETS[config.preset],
         data=config.data or config.model.replace(":", "."),
         test_images=config.test_images,
+        image_size=config.image_size,
         students=(config.model,),
         teacher=config.model,
         **{name: getattr(config, name) for name in (*names, "verbose")},
@@ -167,7 +179,7 @@ def _of_model(config: GridConfig) -> Work:
     check_runtimes(study)
     bucket = bucket_of(study)
     shape = config.input_shape or (3, 32, 32)
-    data = random_images(shape) if config.data is None else load(_data_config(config), config.data_dir)
+    data = random_images(shape) if config.data is None else _images(config, config.data)
     run = run_folder(study, bucket)
     if study.resume:
         check_same_study(read_study(run, bucket), study, data)
@@ -197,9 +209,10 @@ def _of_model(config: GridConfig) -> Work:
     return prepared, [subject], []
 
 
-def _data_config(config: GridConfig) -> DataConfig:
-    assert config.data is not None
-    return DataConfig(source=config.data, test_images=config.test_images)
+def _images(config: GridConfig, source: str) -> ImageData:
+    images = DataConfig(source=source, test_images=config.test_images, image_size=config.image_size)
+    data = load(images, config.data_dir)
+    return data if config.mean is None or config.std is None else normalised(data, config.mean, config.std)
 
 
 def main(argv: Sequence[str]) -> None:

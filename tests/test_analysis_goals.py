@@ -8,7 +8,7 @@ from typing import Any
 import analysis_data as data
 import pytest
 
-from analysis.goals import judge
+from analysis.goals import Judged, judge
 from analysis.report import write_report
 from cifar_tune.config import Variant
 from cifar_tune.records import LatencyRecord
@@ -49,8 +49,33 @@ def test_r24_onnxruntime_must_not_lose_half_a_point() -> None:
     assert missed(data.latency(ONNX, p50=1.0, right=975)) == ("points lost below 0.5",)
 
 
+def judged(row: LatencyRecord) -> Judged:
+    (found,) = judge(data.frame(data.latency(right=980), row), data.IMAGES)
+    return found
+
+
+def test_what_has_no_accuracy_is_open() -> None:
+    row = data.latency(ONNX, p50=1.0, test_accuracy=None, correct=None)
+    assert (judged(row).missed, judged(row).open) == ((), ("points lost below 0.5",))
+
+
+@pytest.mark.parametrize("changes", [{"contended": True}, {"speedup_low": 1.4, "speedup_high": 2.1}])
+def test_a_speedup_that_is_not_sure_is_open(changes: dict[str, Any]) -> None:
+    row = data.latency(ONNX, p50=1.0, right=980, **changes)
+    assert (judged(row).missed, judged(row).open) == ((), ("speedup 1.5 or more",))
+
+
+def test_r24_one_thread_has_the_same_goals() -> None:
+    row = data.latency(Variant(runtime="onnxruntime", single_thread=True), p50=1.9, right=980)
+    assert missed(row) == ("speedup 1.5 or more",)
+
+
+def test_r30_zeros_have_none() -> None:
+    assert judge(data.frame(data.latency(Variant(runtime="onnxruntime", zeroed=0.5))), data.IMAGES) == []
+
+
 def test_r23_the_report_says_what_was_missed(tmp_path: Path) -> None:
     row = data.latency(DYNAMIC, p50=1.0, right=880, artifact_mb=3.0, arm="plain")
     run = data.write_run(tmp_path / "hoped", [*data.full_latency(), row])
     text = write_report(run).path.with_suffix(".md").read_text(encoding="utf-8")
-    assert "| missed: accuracy above 95 % |" in text
+    assert "| missed: accuracy above 95 %" in text

@@ -211,7 +211,7 @@ def test_row_above_the_latency_budget_is_not_chosen() -> None:
 def test_the_justification_compares_with_the_teacher_and_its_own_fp32() -> None:
     teacher = data.latency(p50=8.0, model=data.TEACHER, arm="teacher", trial_id="t0", speedup=1.0)
     text = chosen(teacher, data.latency(), data.latency(FP16, p50=1.0)).text
-    assert "8.00 times the speed of the FP32 teacher (resnet18, 8.000 ms)" in text
+    assert "8.00 times the speed of the FP32 teacher (resnet18; 8.000 for 1.000 ms, free of" in text
     assert "2.00 times that of its own FP32 eager" in text
     assert "90.00 ± 0.95 % test accuracy (standard error, 1,000 images)" in text
 

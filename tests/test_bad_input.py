@@ -68,7 +68,7 @@ QUICK = ("--preset", "quick")
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("--preset", "huge"), "preset 'huge' is unknown; allowed are quick, cpu, gpu"),
+        (("--preset", "huge"), "preset 'huge' is unknown; allowed are quick, cpu, folder, gpu"),
         (
             (*QUICK, "--students", "vgg"),
             "model 'vgg' is unknown; allowed are resnet18, resnet_narrow, speednet, resnet_tiny, mobilenet",
@@ -97,7 +97,8 @@ QUICK = ("--preset", "quick")
         ((*QUICK, "--teacher-checkpoint", "none.safetensors"), "allowed is an existing safetensors file"),
         ((*QUICK, "--storage", "s3://bucket/runs"), "storage is 's3://bucket/runs'"),
         ((*QUICK, "--gpus-per-trial", "2"), "gpus per trial is 2.0; allowed is above 0, at most 1"),
-        ((*QUICK, "--distinct-views", "0"), "distinct views is 0; allowed is 1 or more"),
+        ((*QUICK, "--distinct-views", "0"), "distinct views is 0; allowed is 1 or an even number"),
+        ((*QUICK, "--distinct-views", "3"), "distinct views is 3; allowed is 1 or an even number"),
         ((*QUICK, "--final-seeds", "0"), "final seeds is 0; allowed is 1 or more"),
         ((*QUICK, "--final-epochs", "0"), "final epochs is 0; allowed is 1 or more"),
         ((*QUICK, "--search-images", "9"), "search images is 9; allowed is 10 to 1294"),

@@ -51,16 +51,21 @@ class Interrupted:
         os.kill(os.getpid(), signal.{sent})
         time.sleep(0.1)
 
+signal.signal(signal.SIGINT, signal.{of_sigint})
 with interruptible():
     Interrupted()
-    time.sleep(20)
-    print("went on", flush=True)
+    time.sleep({seconds})
+print("went on", flush=True)
 """
 
 
-@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM"])
-def test_one_that_python_drops_in_a_finalizer_is_not_lost(sent: str) -> None:
-    script = IN_A_FINALIZER.format(sent=sent)
+@pytest.mark.parametrize(
+    ("sent", "of_sigint"),
+    [("SIGINT", "default_int_handler"), ("SIGTERM", "default_int_handler"), ("SIGTERM", "SIG_IGN")],
+)
+@pytest.mark.parametrize("seconds", [0, 20])
+def test_one_that_python_drops_in_a_finalizer_is_not_lost(sent: str, of_sigint: str, seconds: int) -> None:
+    script = IN_A_FINALIZER.format(sent=sent, of_sigint=of_sigint, seconds=seconds)
     ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.stdout == ""
     assert "KeyboardInterrupt" in ended.stderr

@@ -197,7 +197,7 @@ def test_r12_the_order_of_stand_ins() -> None:
 
 
 def test_exported_artifact_reads_the_test_set_as_eager_does(subject: Subject, tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime", reason="pip install 'cifar_tune[onnx]'")
+    pytest.importorskip("onnxruntime", reason="pip install -e '.[onnx]'")
     variant = Variant(runtime="onnxruntime")
     build = exported(subject, variant, settings(tmp_path))
     got, expected = (evaluation(subject, v, DATA, settings(tmp_path)) for v in (variant, Variant()))

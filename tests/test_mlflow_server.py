@@ -17,7 +17,7 @@ from test_serving import candidate, free_port  # noqa: F401 - a fixture
 
 from cifar_tune.tuning import endpoint
 
-pytest.importorskip("mlflow", reason="pip install 'cifar_tune[mlflow]'")
+pytest.importorskip("mlflow", reason="pip install -e '.[mlflow]'")
 pytestmark = pytest.mark.timeout(240)
 
 

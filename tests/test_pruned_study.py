@@ -10,7 +10,7 @@ import pytest
 
 from sweeps import distill_search
 
-pytest.importorskip("torch_pruning", reason="pip install 'cifar_tune[prune]'")
+pytest.importorskip("torch_pruning", reason="pip install -e '.[prune]'")
 COMMAND = [sys.executable, distill_search.__file__, "--preset", "chaos", "--name", "run", "--num-samples", "1"]
 
 

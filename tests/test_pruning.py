@@ -20,27 +20,37 @@ MODELS = ["resnet18", "speednet", "mobilenet_v3_small"]
 def pruner(request: pytest.FixtureRequest) -> None:
     """Zeros need no package."""
     if "zero" not in request.node.name:
-        pytest.importorskip("torch_pruning", reason="pip install 'cifar_tune[prune]'")
+        pytest.importorskip("torch_pruning", reason="pip install -e '.[prune]'")
 
 
 def zeros(weight: torch.Tensor) -> float:
     return float((weight == 0).float().mean())
 
 
+def layers(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """What may be set to zero: all that has weights, whitened filters aside."""
+    return [m for m in model.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))][1:]
+
+
+def test_zeroed_model_keeps_its_whitened_filters() -> None:
+    model = zero_smallest(build_model("resnet_tiny", 10), 0.5, by_layer=True)
+    assert zeros(model.get_parameter("features.0.weight")) == 0
+
+
 def test_zeroed_by_layer_every_layer_has_the_share_of_zeros() -> None:
     model = zero_smallest(build_model("resnet_tiny", 10), 0.3, by_layer=True)
-    shares = [zeros(m.weight) for m in model.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
+    shares = [zeros(m.get_parameter("weight")) for m in layers(model)]
     assert shares == pytest.approx([0.3] * len(shares), abs=0.01)
 
 
 def test_zeroed_over_the_model_layers_of_small_weights_have_more_zeros() -> None:
     model = build_model("resnet_tiny", 10)
     with torch.no_grad():
-        model.get_parameter("features.0.weight").mul_(10)
+        model.get_parameter("features.3.0.conv1.weight").mul_(10)
     zero_smallest(model, 0.5, by_layer=False)
-    weights = [m.weight.flatten() for m in model.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
+    weights = [m.get_parameter("weight").flatten() for m in layers(model)]
     assert zeros(torch.cat(weights)) == pytest.approx(0.5, abs=0.001)
-    assert zeros(model.get_parameter("features.0.weight")) < 0.2
+    assert zeros(model.get_parameter("features.3.0.conv1.weight")) < 0.2
 
 
 def test_zeroed_are_the_smallest_weights() -> None:
@@ -106,11 +116,25 @@ CONFIG = TrainConfig(model="resnet_tiny@0.5", arm="plain", epochs=1, batch_size=
 
 def test_training_begins_with_the_strongest_channels_of_the_whole_model(tmp_path: Path) -> None:
     whole = build_model("resnet_tiny", 3, seed=1)
-    with torch.no_grad():  # the last quarter of the first layer's channels is the weaker one
-        whole.get_parameter("features.0.weight")[12:] *= 1e-3
+    with torch.no_grad():  # the last quarter of the channels within the first block is the weaker one
+        whole.get_parameter("features.3.0.conv1.weight")[12:] *= 1e-3
     save_weights(whole, tmp_path / "whole")
     begun = initial_model(dataclasses.replace(CONFIG, start=str(tmp_path / "whole")), small_data())
-    assert begun.get_parameter("features.0.weight").abs().sum((1, 2, 3)).min() > 0.1
+    assert begun.get_parameter("features.3.0.conv1.weight").abs().sum((1, 2, 3)).min() > 0.1
+
+
+def test_sizes_of_whitened_filters_choose_no_channels() -> None:
+    plain, white = build_model("resnet_tiny", 3, seed=1), build_model("resnet_tiny", 3, seed=1)
+    with torch.no_grad():
+        white.get_parameter("features.0.weight").mul_(torch.linspace(1, 40, 16).view(-1, 1, 1, 1))
+    inner = "features.3.0.conv1.weight"
+    assert torch.equal(narrowed(plain, 0.5).get_parameter(inner), narrowed(white, 0.5).get_parameter(inner))
+
+
+def test_whitened_filters_that_stay_keep_their_sizes() -> None:
+    whole = build_model("resnet_tiny", 3, seed=1)
+    sizes = set(whole.get_parameter("features.0.weight").flatten(1).norm(dim=1).tolist())
+    assert sizes > set(narrowed(whole, 0.5).get_parameter("features.0.weight").flatten(1).norm(dim=1).tolist())
 
 
 def test_pruned_model_trains_from_the_whole_model(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ DYNAMIC = Variant(runtime="onnxruntime", precision="int8_dynamic")
 
 
 def load(variant: Variant, folder: Path, model: nn.Module | None = None, calibration: torch.Tensor | None = IMAGES):
-    pytest.importorskip(NEEDS.get(variant.runtime, "torch"), reason="pip install 'cifar_tune[int8]'")
+    pytest.importorskip(NEEDS.get(variant.runtime, "torch"), reason="pip install -e '.[int8]'")
     source = Source(
         model=(build_model("resnet_narrow", 10) if model is None else model).eval(),
         variant=variant, device="cpu", example=torch.zeros(1, 3, 32, 32), threads=1, folder=folder,

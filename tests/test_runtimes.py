@@ -62,7 +62,7 @@ FLOATS = [v for v in CPU if v.runtime != "aotinductor" and v.precision != "int8"
 
 @pytest.mark.parametrize("variant", FLOATS, ids=lambda v: v.name)
 def test_answers_agree_with_fp32_eager(variant: Variant, tmp_path: Path) -> None:
-    pytest.importorskip(variant.runtime, reason=f"pip install 'cifar_tune[{variant.runtime}]'")
+    pytest.importorskip(variant.runtime, reason=f"pip install -e '.[{variant.runtime}]'")
     expected = answers(load(Variant(), tmp_path))
     got = answers(load(variant, tmp_path))
     assert (got - expected).norm() / expected.norm() < (1e-4 if variant.precision == "fp32" else 0.05)

@@ -31,7 +31,7 @@ from cifar_tune.store import read_records
 from cifar_tune.uploads import RefusedError
 from sweeps import serve_candidate
 
-endpoint = pytest.importorskip("cifar_tune.tuning.endpoint", reason="pip install 'cifar_tune[serve]'")
+endpoint = pytest.importorskip("cifar_tune.tuning.endpoint", reason="pip install -e '.[serve]'")
 pytestmark = pytest.mark.timeout(300)
 ONNX = Variant(runtime="onnxruntime")
 

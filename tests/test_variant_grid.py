@@ -5,10 +5,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from cifar_tune.data import ImageData
 from cifar_tune.models import build_model, save_weights
 from sweeps import variant_grid
 
@@ -109,6 +111,16 @@ def test_wrong_answer(refused: Callable[..., str], function: str, line: str) -> 
         (("--model", "resnet18", "--runtimes", "abacus"), "runtime is 'abacus'; allowed is torch, cudagraph"),
         (("--model", "resnet18", "--input-shape", "3", "0", "8"), "input shape is (3, 0, 8)"),
         (("--model", "resnet18", "--input-shape", "3", "8", "8", "--data", "digits"), "only without --data"),
+        (("--model", "resnet18", "--image-size", "16"), "image size is 16; allowed is only with --data"),
+        (
+            ("--model", "resnet18", "--mean", "0", "0", "0", "--std", "1", "1", "1"),
+            "mean is (0.0, 0.0, 0.0); allowed is only",
+        ),
+        (("--model", "resnet18", "--data", "digits", "--mean", "0", "0", "0"), "allowed is both or neither"),
+        (
+            ("--model", "resnet18", "--data", "digits", "--mean", "0", "0", "0", "--std", "1", "0", "1"),
+            "std is (1.0, 0.0",
+        ),
         (("--model", "resnet18", "--device", "cuda"), "PyTorch finds no CUDA device here"),
     ],
 )
@@ -131,6 +143,25 @@ def test_checkpoint_of_another_architecture_names_the_keys(refused: Callable[...
 def test_registered_model_without_weights_and_data_has_classes(here: Path) -> None:
     _, (subject,), _ = variant_grid._of_model(variant_grid.GridConfig(model="mobilenet_v3_small"))
     assert subject.classes == 10
+
+
+def of_model(**settings: Any) -> ImageData:
+    """The images on which a model of the user's own is measured."""
+    prepared, _, _ = variant_grid._of_model(variant_grid.GridConfig(model="resnet_tiny", data="digits", **settings))
+    return prepared.data
+
+
+def test_images_are_resized_as_asked_for(here: Path) -> None:
+    assert of_model(image_size=12).test_images.shape[1:] == (12, 12, 3)
+
+
+def test_images_are_normalised_as_asked_for(here: Path) -> None:
+    data = of_model(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    assert (data.mean, data.std) == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+def test_other_normalisation_is_not_taken_for_the_same_data(here: Path) -> None:
+    assert of_model(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)).fingerprint != of_model().fingerprint
 
 
 def test_own_model_without_data_has_latencies_alone(here: Path) -> None:

@@ -1,5 +1,7 @@
 """The views: pure functions of seed, epoch and image, made in batches."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -49,6 +51,13 @@ def test_half_of_the_images_are_flipped() -> None:
 def test_the_next_epoch_shows_the_mirrored_image() -> None:
     first, second = (draw_views(ViewConfig(), epoch, 100).flipped for epoch in (1, 2))
     assert torch.equal(first, ~second)
+
+
+@pytest.mark.parametrize("distinct", [None, 2, 4])
+def test_views_that_come_again_take_turns_all_the_same(distinct: int | None) -> None:
+    config = ViewConfig(distinct=distinct)
+    turns = [bool(draw_views(config, config.drawn(epoch), 1).flipped) for epoch in range(1, 9)]
+    assert all(now is not after for now, after in itertools.pairwise(turns))
 
 
 def test_flip_can_be_switched_off() -> None:

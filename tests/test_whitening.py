@@ -67,8 +67,9 @@ def test_all_else_stays() -> None:
     assert unlike == ["stem.0.weight"]
 
 
-def test_the_patches_of_a_transformer_are_left_alone() -> None:
-    model, other = build_model("vit_tiny_patch8_64", 10, 0), build_model("vit_tiny_patch8_64", 10, 0)
+@pytest.mark.parametrize("name", [name for name, a in MODELS.items() if a.attends])
+def test_the_patches_of_a_transformer_are_left_alone(name: str) -> None:
+    model, other = build_model(name, 10, 0), build_model(name, 10, 0)
     whiten(model, pictures(size=64, count=4), MEAN, STD)
     assert torch.equal(first_convolution(model).weight, first_convolution(other).weight)
 

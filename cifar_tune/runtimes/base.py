@@ -140,7 +140,7 @@ def need(module: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         name = module.partition(".")[0]
-        raise UnsupportedError(f"{name} is not installed: pip install 'cifar_tune[{extra}]' ({error})") from error
+        raise UnsupportedError(f"{name} is not installed: pip install -e '.[{extra}]' ({error})") from error
 
 
 @contextlib.contextmanager
