@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from analysis.frames import Row, label, variant_of
+from analysis.markdown import MISSING
 from analysis.paired import lower_bound, standard_error
 from cifar_tune.config import REFERENCE, TEACHER_ARM
 
@@ -21,6 +22,14 @@ def chosen(
         _rejected_text(best, rivals, rejected),
     ]
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def speedup_cell(row: Row) -> str:
+    """Speedup over FP32 eager with its interval, for a table."""
+    if row["speedup"] is None:
+        return MISSING
+    low, high = row["speedup_low"], row["speedup_high"]
+    return f"{row['speedup']:.2f}" + ("" if low is None or high is None else f" ({low:.2f} to {high:.2f})")
 
 
 def speedup_text(row: Row) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import figures, sections
+from analysis import figures, gains, sections
 from analysis.decide import Choice, Decision, choose, competing, decide_steps, grid_rows
 from analysis.effects import Effect, factor_effects
 from analysis.frames import Run, label, load_run, rows, variant_of
@@ -148,12 +148,12 @@ def sections_of(findings: Findings) -> dict[str, str]:
         "budget": sections.budget(run),
         "comparison": sections.comparison(findings.comparison),
         "quality": sections.quality(run, findings.choice),
-        "optimizations": sections.optimizations(findings.decisions),
-        "goals": sections.goals(judge(run.latency, run.test_images)),
-        "effects": sections.effects(findings.effects),
-        "magnitude": sections.magnitude(findings.run.latency),
-        "worked": sections.worked(run, findings.decisions),
-        "distillation": sections.distillation(run, findings.gains),
+        "optimizations": gains.optimizations(findings.decisions),
+        "goals": gains.goals(judge(run.latency, run.test_images)),
+        "effects": gains.effects(findings.effects),
+        "magnitude": gains.magnitude(findings.run.latency),
+        "worked": gains.worked(run, findings.decisions),
+        "distillation": gains.distillation(run, findings.gains),
         "serving": sections.serving(run),
         "confirmation": sections.confirmation(findings.confirmed),
         "front": sections.front(findings.front, findings.volume),

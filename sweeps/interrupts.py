@@ -15,8 +15,9 @@ from cifar_tune import cli
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
-AGAIN_AFTER = 0.01
-"""Seconds after which an interrupt that was lost is sent again: by then the finalizer has returned."""
+AGAIN_AFTER = 0.5
+"""Seconds after which an interrupt that was lost is sent again: by then, on a busy machine too, the finalizer and the
+hook that Python calls have returned, which would drop it once more."""
 
 
 @contextlib.contextmanager
