@@ -135,11 +135,12 @@ def _named(decisions: list[Decision], verdict: str) -> str:
 
 def _cause(decision: Decision) -> str:
     """What decided: the gain, unless there was one and it was not enough."""
-    if decision.gain is None or decision.verdict == "refine":
+    if decision.gain is None:
         return decision.reason
     if decision.verdict == "keep" or (decision.verdict == "drop" and decision.gain <= 0):
         return gain_text(decision.gain)
-    return re.split("[:;]", decision.reason)[0]
+    # what is behind a colon bears out a rule, but names the cause of a failure
+    return re.split(";" if decision.verdict == "refine" else "[:;]", decision.reason)[0]
 
 
 def magnitude(latency: pd.DataFrame) -> str:

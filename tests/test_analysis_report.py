@@ -97,6 +97,14 @@ def test_what_lost_accuracy_did_not_work_for_that_reason(tmp_path: Path) -> None
     assert "accuracy falls by 1.0 point or more" in line
 
 
+def test_r12_what_fell_back_is_open_for_its_whole_reason(tmp_path: Path) -> None:
+    fallen = data.latency(Variant(compile="default"), status="fallback", error="no compiler; TorchScript was measured")
+    whole = [row for row in data.full_latency() if (row.variant, row.arm) != (fallen.variant, fallen.arm)]
+    text = markdown(data.write_run(tmp_path / "fallen", [*whole, fallen]))
+    (line,) = [line for line in text.splitlines() if line.startswith("- Open:")]
+    assert "fallback: no compiler" in line
+
+
 def test_notes_of_trials_are_warnings(tmp_path: Path) -> None:
     trials = [data.trial(trial_id=f"t{n}", note="teacher logits cannot be kept") for n in range(2)]
     folder = data.write_run(tmp_path / "noted", data.full_latency(), trials)
