@@ -278,7 +278,7 @@ class LatencyConfig:
 class StudyConfig:
     """The main job, from data to answer. Every field is a flag of the command."""
 
-    preset: Literal["quick", "cpu", "gpu", "chaos"] = "cpu"
+    preset: Literal["quick", "cpu", "folder", "gpu", "chaos"] = "cpu"
     """Where all other settings start from; without it: gpu where CUDA is there, else cpu."""
     data: str = "cifar10"
     """cifar10, digits, or the path of an image folder (train/<class>, test/<class>) or a Parquet folder."""
