@@ -30,7 +30,7 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,onnx,openvino,int8,prune,vit,serve,mlflow,s3,dev]"
+	PYTHONWARNINGS="ignore:Editable installation" $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,onnx,openvino,int8,prune,vit,serve,mlflow,s3,dev]"
 	touch $@
 
 clean:
