@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -169,7 +170,9 @@ def gains(decisions: Sequence[Decision]) -> Iterator[Picture]:
             hovertext=[html.escape(d.reason) for d in mine], hoverinfo="text",
         )  # fmt: skip
     figure.update_yaxes(automargin=True, autorange="reversed")
-    words = "What each optimisation gains alone: " + "; ".join(f"{d.optimization} {d.verdict}" for d in shown)
+    counts = Counter(d.verdict for d in shown)
+    verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("keep", "drop", "refine") if counts[verdict])
+    words = f"What each optimisation gains alone, by verdict: {verdicts}. The table below has each with its reason."
     yield Picture(name="gains", alternative=words, figure=figure)
 
 
