@@ -233,7 +233,7 @@ def make_model(name: str, classes: int) -> nn.Module:
 def place(model: nn.Module, device: torch.device | str, layout: torch.memory_format = torch.channels_last) -> nn.Module:
     """The model on a device, its weights in a memory layout; changed in place."""
     # torch's own annotations lack the overload with a layout alone
-    return model.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+    return model.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue] - an overload the stubs lack
 
 
 def try_once(model: nn.Module, shape: tuple[int, int, int]) -> int:

@@ -58,7 +58,7 @@ def seed_of(text: str) -> int:
 
 
 def load_folder(folder: Path, **settings: object) -> ImageData:
-    return load(DataConfig(source=str(folder), **settings))  # pyright: ignore[reportArgumentType]
+    return load(DataConfig(source=str(folder), **settings))  # pyright: ignore[reportArgumentType] - by name
 
 
 def message_of(folder: Path, **settings: object) -> str:

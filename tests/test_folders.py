@@ -206,7 +206,7 @@ def test_a_parquet_folder_of_one_class_is_refused(parquet: Path) -> None:
 
 def test_the_result_cannot_be_changed(parquet: Path) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        load_folder(parquet).name = "other"  # pyright: ignore[reportAttributeAccessIssue]
+        load_folder(parquet).name = "other"  # pyright: ignore[reportAttributeAccessIssue] - the test: it is frozen
 
 
 def test_image_in_both_splits_is_refused(folder: Path) -> None:

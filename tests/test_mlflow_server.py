@@ -34,7 +34,7 @@ def answered(process: subprocess.Popen[bytes], address: str) -> None:
     pytest.fail("the server does not answer")
 
 
-def test_model_server_gives_the_candidates_classes(candidate: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_model_server_gives_the_candidates_classes(candidate: Path, tmp_path: Path) -> None:  # noqa: F811 - a fixture
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(candidate)]
     command += ["--env-manager", "local", "--port", str(port)]

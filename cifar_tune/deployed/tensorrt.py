@@ -35,5 +35,5 @@ def load(card: dict[str, Any], folder: Path) -> Callable[[np.ndarray], np.ndarra
             return logits.float().cpu().numpy()
 
     # the engine and its runtime must outlive the context
-    classify.keeps = (runtime, engine)  # pyright: ignore[reportFunctionMemberAccess]
+    classify.keeps = (runtime, engine)  # pyright: ignore[reportFunctionMemberAccess] - held as long as it
     return classify

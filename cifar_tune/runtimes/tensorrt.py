@@ -62,7 +62,7 @@ def load(source: Source) -> Runnable:
         return logits
 
     # the engine and its runtime must outlive the context: the callable keeps them, in an attribute no function declares
-    call.keeps = (runtime, engine)  # pyright: ignore[reportFunctionMemberAccess]
+    call.keeps = (runtime, engine)  # pyright: ignore[reportFunctionMemberAccess] - held as long as it
     return Runnable(
         call=call,
         synchronize=wait_for("cuda"),

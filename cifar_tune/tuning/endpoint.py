@@ -67,7 +67,7 @@ class Endpoint:
     def __init__(self, folder: str | None, batch: int) -> None:
         self._card: dict[str, Any] = {"image_size": 32} if folder is None else read_card(Path(folder))
         self._classify = _constant if folder is None else open_candidate(Path(folder), self._card)
-        self._answers.set_max_batch_size(batch)  # pyright: ignore[reportAttributeAccessIssue]
+        self._answers.set_max_batch_size(batch)  # pyright: ignore[reportAttributeAccessIssue] - of the decorator
         self._check()  # the first call may compile
 
     async def check_health(self) -> None:
