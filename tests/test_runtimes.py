@@ -81,7 +81,7 @@ def test_reduce_overhead_is_unsupported_without_a_gpu(tmp_path: Path) -> None:
 
 def test_runtime_that_is_not_installed_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UnsupportedError, match=r"onnxruntime is not installed: pip install 'cifar_tune\[onnx\]'"):
+    with pytest.raises(UnsupportedError, match=r"onnxruntime is not installed: pip install -e '\.\[onnx\]'"):
         load(Variant(runtime="onnxruntime"), tmp_path)
 
 
