@@ -17,7 +17,7 @@ from pathlib import Path
 
 from analysis.compare import LATENCY_THRESHOLD, compare, regressions
 from analysis.cost import cost, plot_cost
-from analysis.frames import STORAGE, load_run, select
+from analysis.frames import STORAGE, asking, load_run, select
 from analysis.report import REPORT_FILES, analyse, write_report
 from analysis.tables import OBJECTIVES, wide_front
 from cifar_tune.bucket import Bucket, is_uri
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "cost":
             print(_cost(options))
             return 0
-        print(_report(options.run) if options.command == "report" else _front(options.run, options.beside))
+        print(_report(options.run) if options.command == "report" else _front(options))
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -56,6 +56,10 @@ def _parser() -> argparse.ArgumentParser:
         if name == "front":
             text = f"what counts beside latency and accuracy: {', '.join(OBJECTIVES)}"
             command.add_argument("--beside", nargs="+", default=[], metavar="OBJECTIVE", help=text)
+            text = "what the candidate must hold, 0 to 1, instead of what the study asked for"
+            command.add_argument("--min-accuracy", type=float, metavar="SHARE", help=text)
+            text = "p50 that the candidate must hold, milliseconds, likewise"
+            command.add_argument("--latency-budget-ms", type=float, metavar="MS", help=text)
     text = "what differs between two runs; exit code 1 on a regression"
     command = commands.add_parser("compare", help=text, description=text)
     for name in ("first", "second"):
@@ -104,8 +108,9 @@ def _report(run: str) -> str:
     return f"{report.text}\n{run.rstrip('/')}/{report.path.name}"
 
 
-def _front(run: str, beside: Sequence[str]) -> str:
-    findings = analyse(load_run(run))
+def _front(options: argparse.Namespace) -> str:
+    findings = analyse(asking(load_run(options.run), options.min_accuracy, options.latency_budget_ms))
+    beside: Sequence[str] = options.beside
     if findings.front.empty:
         return findings.choice.text
     everything = findings.front.assign(
@@ -113,7 +118,9 @@ def _front(run: str, beside: Sequence[str]) -> str:
     )
     front = select(everything, wide_front(everything, beside) | everything["candidate"])
     shown = front.assign(candidate=["*" if chosen else "" for chosen in front["candidate"]])
-    return shown.to_string(columns=[*_FRONT_COLUMNS, *beside], index=False, float_format=lambda value: f"{value:.4f}")
+    columns = [*_FRONT_COLUMNS, *beside]
+    table = shown.to_string(columns=columns, index=False, float_format=lambda value: f"{value:.4f}")
+    return f"{table}\n\n{findings.choice.text}"
 
 
 if __name__ == "__main__":

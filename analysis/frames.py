@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -70,6 +71,26 @@ class Run:
     def test_images(self) -> int:
         """How many images stand behind `correct`."""
         return int(self.study["data"]["test_images"])
+
+
+def asking(run: Run, min_accuracy: float | None = None, latency_budget_ms: float | None = None) -> Run:
+    """The run's rows under another question; None: the study's own.
+
+    Args:
+        min_accuracy: what the candidate must hold, 0 to 1.
+        latency_budget_ms: the p50 that it must hold, milliseconds.
+
+    Raises:
+        ValueError: no question of a study.
+
+    """
+    if min_accuracy is not None and not 0 < min_accuracy <= 1:
+        raise ValueError(f"min accuracy is {min_accuracy}; allowed is above 0, at most 1")
+    if latency_budget_ms is not None and not 0 < latency_budget_ms < math.inf:
+        raise ValueError(f"latency budget is {latency_budget_ms}; allowed is above 0 milliseconds")
+    asked = {"min_accuracy": min_accuracy, "latency_budget_ms": latency_budget_ms}
+    config = run.config | {name: value for name, value in asked.items() if value is not None}
+    return dataclasses.replace(run, study=run.study | {"config": config})
 
 
 def rows(frame: pd.DataFrame) -> list[Row]:

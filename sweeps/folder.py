@@ -57,9 +57,13 @@ CHANGEABLE_ON_RESUME = (
     "compiled_variants",
     *(f"latency_{f.name}" for f in dataclasses.fields(LatencyConfig) if f.name != "strict"),
     "latency_budget_ms",
+    "min_accuracy",
     "strict",
 )
-"""What extends a run or shows it otherwise. Measurements under another protocol are made anew."""
+"""What extends a run, asks it another question or shows it otherwise.
+
+Measurements under another protocol are made anew.
+"""
 LOCK = "driver.lock"
 PROBE = ".cifar_tune-may-write"
 WRITTEN = ("ledger", PRETRAINED, "checkpoints", "teacher_logits", "errors", "candidate")

@@ -209,6 +209,24 @@ def test_the_front_command_marks_the_candidate(run: Path, capsys: pytest.Capture
     assert "torch-fp16-compile" in line
 
 
+def test_the_front_command_answers_for_another_accuracy(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["front", str(run), "--min-accuracy", "0.999"]) == 0
+    assert "none reaches 99.90 %" in capsys.readouterr().out
+
+
+def test_the_front_command_answers_for_another_latency(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["front", str(run), "--latency-budget-ms", "0.001"]) == 0
+    assert "above the budget of 0.001 ms" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("question", [("--min-accuracy", "90"), ("--latency-budget-ms", "0")])
+def test_no_question_is_one_line_and_exit_code_2(
+    run: Path, capsys: pytest.CaptureFixture[str], question: tuple[str, str]
+) -> None:
+    assert main(["front", str(run), *question]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 @pytest.mark.parametrize("content", [None, b"not Parquet"])
 def test_errors_are_one_line_and_exit_code_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None

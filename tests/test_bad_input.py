@@ -172,7 +172,10 @@ def begun_run(folder: Path, **settings: object) -> Path:
     return run
 
 
-@pytest.mark.parametrize("options", [("--num-samples", "9"), ("--runtimes", "openvino"), ("--latency-repeats", "4")])
+@pytest.mark.parametrize(
+    "options",
+    [("--num-samples", "9"), ("--runtimes", "openvino"), ("--latency-repeats", "4"), ("--min-accuracy", "0.9")],
+)
 def test_resume_with_an_option_that_extends_the_run(
     options: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
