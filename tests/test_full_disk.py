@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from small_study import Study
+from chaos import Study
 
 pytestmark = pytest.mark.timeout(600)
 ROOM = "20m"
