@@ -18,7 +18,7 @@ from typing import Any, cast
 import pandas as pd
 
 from cifar_tune.bucket import fetched, is_uri
-from cifar_tune.config import Variant
+from cifar_tune.config import Variant, check
 from cifar_tune.records import EpochRecord, LatencyRecord, TrialRecord
 from cifar_tune.store import STUDY_FORMAT, column_names, verify_checksum
 
@@ -84,10 +84,9 @@ def asking(run: Run, min_accuracy: float | None = None, latency_budget_ms: float
         ValueError: no question of a study.
 
     """
-    if min_accuracy is not None and not 0 < min_accuracy <= 1:
-        raise ValueError(f"min accuracy is {min_accuracy}; allowed is above 0, at most 1")
-    if latency_budget_ms is not None and not 0 < latency_budget_ms < math.inf:
-        raise ValueError(f"latency budget is {latency_budget_ms}; allowed is above 0 milliseconds")
+    share, budget = min_accuracy, latency_budget_ms
+    check(share is None or 0 < share <= 1, "min accuracy", share, "above 0, at most 1")
+    check(budget is None or 0 < budget < math.inf, "latency budget", budget, "above 0 milliseconds")
     asked = {"min_accuracy": min_accuracy, "latency_budget_ms": latency_budget_ms}
     config = run.config | {name: value for name, value in asked.items() if value is not None}
     return dataclasses.replace(run, study=run.study | {"config": config})
