@@ -38,7 +38,7 @@ from cifar_tune.models import save_weights
 from cifar_tune.presets import PRESETS
 from cifar_tune.records import EpochRecord, TrialRecord
 from cifar_tune.store import sha256_file
-from cifar_tune.teacher import CachedTeacher, OnlineTeacher, TeacherRef
+from cifar_tune.teacher import CachedTeacher, OnlineTeacher, TeacherRef, load_model
 from cifar_tune.training import train
 from cifar_tune.tuning.cluster import cluster
 from cifar_tune.tuning.progress import StudyView
@@ -79,7 +79,7 @@ def epoch(args: argparse.Namespace, folder: Path) -> bool:
     ref = teacher_of(subset(data, 512, 0), folder)
     full = CachedTeacher(folder / "full", ref, data, ViewConfig())
     online = OnlineTeacher(ref, data, ViewConfig())
-    online.precision = "fp32"
+    online.model, online.precision = load_model(ref.model, len(data.classes), ref.checkpoint), "fp32"  # as usual
     list(train(epoch_config("distill"), data, full))
     cached, first = [], []
     for number in range(args.rounds):

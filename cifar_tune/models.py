@@ -8,6 +8,7 @@ before the first block. Constructors take the number of classes and give a modul
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -234,6 +235,16 @@ def place(model: nn.Module, device: torch.device | str, layout: torch.memory_for
     """The model on a device, its weights in a memory layout; changed in place."""
     # torch's own annotations lack the overload with a layout alone
     return model.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue] - an overload the stubs lack
+
+
+def frozen(model: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
+    """The model's forward pass for good: traced on inputs (N, 3, H, W), normalisations folded into convolutions.
+
+    For any number of images of that size. Called where gradients are off.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, yet needs no compiler; tracing warns of every constant
+        return torch.jit.freeze(torch.jit.trace(model, example, check_trace=False))
 
 
 def try_once(model: nn.Module, shape: tuple[int, int, int]) -> int:

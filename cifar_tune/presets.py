@@ -27,8 +27,8 @@ PRESETS: dict[str, StudyConfig] = {
         latency_time_limit=5.0,
         runtimes=("onnxruntime",),
     ),
-    # CIFAR-10 on two cores: 3.2 h where they have no matrix units (docs/results/cifar10), two are hoped for where they have.
-    # docs/log.md tells how the numbers were chosen.
+    # CIFAR-10 on two cores: 3.2 h where they have no matrix units (docs/results/cifar10), two are hoped for where they
+    # have. docs/log.md tells how the numbers were chosen.
     "cpu": StudyConfig(
         preset="cpu",
         students=("speednet",),

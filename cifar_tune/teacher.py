@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from cifar_tune.config import ViewConfig
 from cifar_tune.data import ImageData
-from cifar_tune.models import architecture, build_model, load_weights, place
+from cifar_tune.models import architecture, build_model, frozen, load_weights, place
 from cifar_tune.store import replace_file
 from cifar_tune.training import EVALUATION_BATCH, autocast, cpu_precision, to_device
 from cifar_tune.views import Batcher, Views
@@ -60,6 +60,9 @@ class OnlineTeacher:
         size = data.train_images.shape[1]
         dense = architecture(ref.model).dense
         self.precision = "fp16" if device == "cuda" else cpu_precision(dense=dense, image_size=size)
+        if (device, self.precision) == ("cpu", "fp32"):
+            with torch.no_grad():
+                self.model = frozen(self.model, torch.zeros(2, 3, size, size))
 
     @torch.no_grad()
     def answer(self, views: Views, start: int, stop: int) -> Tensor:

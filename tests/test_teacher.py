@@ -13,9 +13,9 @@ import torch
 from small_data import small_data
 
 from cifar_tune.config import TrainConfig, ViewConfig
-from cifar_tune.models import build_model, save_weights
+from cifar_tune.models import MODELS, build_model, save_weights
 from cifar_tune.store import sha256_file
-from cifar_tune.teacher import CachedTeacher, OnlineTeacher, TeacherRef, cache_key
+from cifar_tune.teacher import CachedTeacher, OnlineTeacher, TeacherRef, cache_key, load_model
 from cifar_tune.training import train
 from cifar_tune.views import draw_views
 
@@ -23,6 +23,8 @@ DATA = small_data()
 VIEWS = draw_views(ViewConfig(), 1, len(DATA.train_images))
 CACHE_TOLERANCE = 4e-3
 """Largest relative rounding of float16 is 2^-11; logits of these teachers stay below 8."""
+BF16_TOLERANCE = 0.02
+"""Relative; what processors with matrix units answer in. Others stay within 1e-5."""
 
 
 @pytest.fixture
@@ -53,6 +55,20 @@ def cached(folder: Path, teacher: TeacherRef) -> CachedTeacher:
 def test_cached_logits_equal_online_logits_within_float16(teacher: TeacherRef, tmp_path: Path) -> None:
     online = OnlineTeacher(teacher, DATA, ViewConfig())(1, VIEWS)
     assert (cached(tmp_path, teacher)(1, VIEWS).float() - online).abs().max() < CACHE_TOLERANCE
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if "224" not in name and "64" not in name])
+def test_teacher_answers_as_its_eager_model(name: str, tmp_path: Path) -> None:
+    data = small_data(size=32)
+    path = tmp_path / "teacher.safetensors"
+    save_weights(build_model(name, 3, seed=5), path)
+    ref = TeacherRef(model=name, checkpoint=str(path), sha256=sha256_file(path))
+    teacher = OnlineTeacher(ref, data, ViewConfig())
+    views = draw_views(ViewConfig(), 1, len(data.train_images))
+    indices = torch.arange(len(data.train_images))
+    with torch.no_grad():
+        expected = load_model(name, 3, path)(teacher.batcher.views(indices, views))
+    assert (teacher(1, views) - expected).norm() <= BF16_TOLERANCE * expected.norm()
 
 
 def test_training_with_the_cache_equals_training_with_the_online_teacher(teacher: TeacherRef, tmp_path: Path) -> None:

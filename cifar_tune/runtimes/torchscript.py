@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from cifar_tune.config import Variant
+from cifar_tune.models import frozen
 from cifar_tune.runtimes.base import Runnable, Runtime, Source, quiet
 from cifar_tune.runtimes.torch import torch_runnable, torch_scope
 
@@ -16,19 +16,15 @@ def load(source: Source) -> Runnable:
     """See `Runtime`."""
     model = source.module()
     with quiet(), torch_scope(source.variant, source.device):
-        call = torch.jit.optimize_for_inference(_frozen(model, source))
+        call = torch.jit.optimize_for_inference(frozen(model, source.prepared(source.example)))
     return torch_runnable(source, model, call)
 
 
 def save_script(source: Source, folder: Path) -> None:
     """The frozen trace as a file."""
     with quiet(), torch_scope(source.variant, source.device):
-        torch.jit.save(_frozen(source.module(), source), str(folder / "model.ts"))
-
-
-def _frozen(model: nn.Module, source: Source) -> torch.jit.ScriptModule:
-    # deprecated, and what runs where torch.compile does not
-    return torch.jit.freeze(torch.jit.trace(model, source.prepared(source.example), check_trace=False))
+        script = frozen(source.module(), source.prepared(source.example))
+        torch.jit.save(script, str(folder / "model.ts"))
 
 
 RUNTIME = Runtime(
