@@ -237,14 +237,16 @@ def place(model: nn.Module, device: torch.device | str, layout: torch.memory_for
     return model.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue] - an overload the stubs lack
 
 
-def frozen(model: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
+def frozen(model: nn.Module, example: Tensor, *, portable: bool = False) -> torch.jit.ScriptModule:
     """The model's forward pass for good: traced on inputs (N, 3, H, W), normalisations folded into convolutions.
 
-    For any number of images of that size. Called where gradients are off.
+    For any number of images of that size. Called where gradients are off. `portable`: without the layouts that are
+    best on this processor, as a file needs it.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated, yet needs no compiler; tracing warns of every constant
-        return torch.jit.freeze(torch.jit.trace(model, example, check_trace=False))
+        script = torch.jit.freeze(torch.jit.trace(model, example, check_trace=False))
+        return script if portable else torch.jit.optimize_for_inference(script)
 
 
 def try_once(model: nn.Module, shape: tuple[int, int, int]) -> int:

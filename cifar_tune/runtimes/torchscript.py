@@ -16,14 +16,14 @@ def load(source: Source) -> Runnable:
     """See `Runtime`."""
     model = source.module()
     with quiet(), torch_scope(source.variant, source.device):
-        call = torch.jit.optimize_for_inference(frozen(model, source.prepared(source.example)))
+        call = frozen(model, source.prepared(source.example))
     return torch_runnable(source, model, call)
 
 
 def save_script(source: Source, folder: Path) -> None:
     """The frozen trace as a file."""
     with quiet(), torch_scope(source.variant, source.device):
-        script = frozen(source.module(), source.prepared(source.example))
+        script = frozen(source.module(), source.prepared(source.example), portable=True)
         torch.jit.save(script, str(folder / "model.ts"))
 
 
