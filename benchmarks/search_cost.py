@@ -53,7 +53,6 @@ WHOLE_SEARCH, STEADY = 4.0, 6.0
 SOONER = 8.0
 OVERHEAD_SECONDS = 0.3
 TRIAL_MB = 1.5 * 1024
-BATCH = 128
 
 
 def teacher_of(data: ImageData, folder: Path, epochs: int = 1) -> TeacherRef:
@@ -65,10 +64,10 @@ def teacher_of(data: ImageData, folder: Path, epochs: int = 1) -> TeacherRef:
     return TeacherRef(model=TEACHER, checkpoint=str(path), sha256=sha256_file(path))
 
 
-def epoch_config(arm: str, epochs: int = 1) -> TrainConfig:
+def epoch_config(arm: str, batch: int) -> TrainConfig:
     alpha = 0.7 if arm == "distill" else 0.0
     return TrainConfig(
-        model=STUDENT, arm=arm, epochs=epochs, lr=0.05, alpha=alpha, batch_size=BATCH, threads=usable_cpus(),
+        model=STUDENT, arm=arm, epochs=1, lr=0.05, alpha=alpha, batch_size=batch, threads=usable_cpus(),
         views=ViewConfig(),
     )  # fmt: skip
 
@@ -80,7 +79,7 @@ def epoch(args: argparse.Namespace, folder: Path) -> bool:
     full = CachedTeacher(folder / "full", ref, data, ViewConfig())
     online = OnlineTeacher(ref, data, ViewConfig())
     online.model, online.precision = load_model(ref.model, len(data.classes), ref.checkpoint), "fp32"  # as usual
-    list(train(epoch_config("distill"), data, full))
+    list(train(epoch_config("distill", args.batch), data, full))
     cached, first = [], []
     for number in range(args.rounds):
         fresh = CachedTeacher(folder / f"fresh{number}", ref, data, ViewConfig())
@@ -88,7 +87,8 @@ def epoch(args: argparse.Namespace, folder: Path) -> bool:
         seconds: dict[str, float] = {}
         for name in np.random.default_rng(number).permutation(list(teachers)):
             started = time.perf_counter()
-            list(train(epoch_config("plain" if name == "plain" else "distill"), data, teachers[name]))
+            arm = "plain" if name == "plain" else "distill"
+            list(train(epoch_config(arm, args.batch), data, teachers[name]))
             seconds[name] = time.perf_counter() - started
         cached.append(seconds["cached"] / seconds["plain"])
         first.append(seconds["first"] / seconds["online"])
@@ -111,7 +111,7 @@ def spread(values: Sequence[float]) -> str:
 def study_of(args: argparse.Namespace, folder: Path, **changes: Any) -> StudyConfig:
     return dataclasses.replace(
         PRESETS["cpu"], data=args.data, storage=str(folder), epochs=args.epochs, num_samples=args.trials,
-        early_stopping=False, dashboard=False, batch_size=BATCH, lr_range=(0.02, 0.1), **changes,
+        early_stopping=False, dashboard=False, batch_size=args.batch, lr_range=(0.02, 0.1), **changes,
     )  # fmt: skip
 
 
@@ -137,10 +137,10 @@ def ours(study: StudyConfig, data: ImageData, ref: TeacherRef | None, run: Path)
 
 
 def usual(
-    data: ImageData, ref: TeacherRef, points: Sequence[dict[str, Any]], epochs: int, workers: int, run: Path
+    study: StudyConfig, data: ImageData, ref: TeacherRef, points: Sequence[dict[str, Any]], workers: int, run: Path
 ) -> tuple[float, list[Timeline]]:
     """Seconds of the same points trained in the usual way, as many trials at a time, and when each got how far."""
-    settings = {"model": STUDENT, "seed": 0, "batch": BATCH, "epochs": epochs, "workers": workers}
+    settings = {"model": STUDENT, "seed": 0, "batch": study.batch_size, "epochs": study.epochs, "workers": workers}
     name = f"usual{workers}-{len(points)}"
     started = time.perf_counter()
     ray.init(address="local", num_cpus=usable_cpus(), include_dashboard=False, log_to_driver=False)
@@ -170,10 +170,11 @@ def whole_search(args: argparse.Namespace, folder: Path) -> bool:
     points = [{n: getattr(t, n) for n in ("lr", "schedule", "temperature", "alpha")} for t in trials]
     images = len(data.train_labels) * args.epochs
     quarter = subset(data, len(data.train_labels) // 4, 0)
-    probe = {w: usual(quarter, ref, points[: usable_cpus()], 1, w, folder)[0] for w in args.workers}
+    once = dataclasses.replace(study, epochs=1)
+    probe = {w: usual(once, quarter, ref, points[: usable_cpus()], w, folder)[0] for w in args.workers}
     best = min(probe, key=lambda w: probe[w])
     print("usual way, loader workers: " + ", ".join(f"{w}: {s:.0f} s" for w, s in probe.items()), flush=True)
-    theirs, timelines = usual(data, ref, points, args.epochs, best, folder)
+    theirs, timelines = usual(study, data, ref, points, best, folder)
     accuracies = [timeline[-1][1] for timeline in timelines]
     ends = [(t.started_at or 0.0) + (t.train_seconds or 0.0) for t in trials]
     steady, theirs_steady = steady_rate(ends, images), steady_rate([line[-1][0] for line in timelines], images)
@@ -211,7 +212,7 @@ def sooner(args: argparse.Namespace, folder: Path) -> bool:
     ]
     points = [{n: getattr(t, n) for n in ("lr", "schedule", "temperature", "alpha")} for t in trials]
     began = time.time()
-    _, timelines = usual(data, ref, points, args.epochs, args.workers[0], folder)
+    _, timelines = usual(study, data, ref, points, args.workers[0], folder)
     theirs = [(at - began, accuracy) for timeline in timelines for at, accuracy in timeline]
     best = [max(accuracy for _, accuracy in line) for line in (own, theirs)]
     goal = min(best)
@@ -321,6 +322,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4096)
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=128, help="images of a step; fewer where few images must teach")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="loader workers of the usual way")
     args = parser.parse_args()

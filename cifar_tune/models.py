@@ -160,7 +160,7 @@ class Architecture:
 
     build: Callable[[int], nn.Module]
     dense: bool
-    """Full rather than depthwise convolutions: matrix units of a CPU (AMX) then make bf16 pay."""
+    """Full rather than depthwise convolutions: on many CPUs bf16 then trains faster."""
     attends: bool = False
     """A transformer: its layers have no channels of their own that could be cut off."""
 

@@ -79,6 +79,8 @@ class TrialRecord:
     started_at: float | None = None
     """Unix time at which the training began."""
     train_seconds: float | None = None
+    precision: str | None = None
+    """Arithmetic of the training's steps, whatever `auto` stood for; None where no epoch was finished."""
     parameters: int | None = None
     checkpoint: str | None = None
     """Path of the weights relative to the run folder."""

@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cifar_tune.arithmetic import autocast, cpu_precision
 from cifar_tune.config import ViewConfig
 from cifar_tune.data import ImageData
 from cifar_tune.models import architecture, build_model, frozen, load_weights, place
 from cifar_tune.store import replace_file
-from cifar_tune.training import EVALUATION_BATCH, autocast, cpu_precision, to_device
+from cifar_tune.training import EVALUATION_BATCH, to_device
 from cifar_tune.views import Batcher, Views
 
 CHUNK_IMAGES = 2048

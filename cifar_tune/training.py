@@ -7,7 +7,6 @@ pickled.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import time
@@ -21,10 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from cifar_tune import pruning
+from cifar_tune.arithmetic import autocast, training_precision
 from cifar_tune.config import TrainConfig
 from cifar_tune.data import ImageData
 from cifar_tune.losses import count_correct, distillation_loss
-from cifar_tune.models import architecture, build_model, load_weights, place
+from cifar_tune.models import build_model, load_weights, place
 from cifar_tune.products import use_products
 from cifar_tune.schedules import schedule
 from cifar_tune.views import Batcher, Views, as_tensor, draw_views
@@ -33,9 +33,6 @@ from cifar_tune.whitening import whiten
 EVALUATION_BATCH = {"cpu": 128, "cuda": 512}
 """Images in a call without gradients. On a CPU few enough that activations stay in memory the process has: with 500
 images of ResNet-18 the kernel took 20 to 30 % of the time for fresh pages, and the call was 1.4 times as long."""
-BF16_MINIMUM_SIZE = 16
-"""Input side from which bf16 pays on a CPU with matrix units: below, conversions cost more than they save."""
-
 NORM_BIAS_RATE = 16.0
 """Factor of the learning rate of batch norms' biases: ResNet-18 and MobileNetV3-Small reach 2 to 3 points more in four
 epochs of 10,000 images (docs/log.md)."""
@@ -280,30 +277,6 @@ def class_weights(config: TrainConfig, labels: np.ndarray) -> Tensor | None:
         return None
     weights = len(labels) / (len(counts) * counts)
     return torch.from_numpy(weights).float().to(config.device)
-
-
-def training_precision(config: TrainConfig, image_size: int) -> str:
-    """The arithmetic that `auto` stands for.
-
-    CUDA: FP16 with loss scaling. CPU: bf16 only for dense convolutions on matrix units and inputs that fill them;
-    it halves the speed of depthwise models and of 8x8 inputs (`python benchmarks/train_step.py` shows it).
-    """
-    if config.precision != "auto":
-        return config.precision
-    if config.device == "cuda":
-        return "fp16"
-    return cpu_precision(dense=architecture(config.model).dense, image_size=image_size)
-
-
-def cpu_precision(*, dense: bool, image_size: int) -> str:
-    """bf16 or fp32, whichever is faster on this processor."""
-    return "bf16" if dense and image_size >= BF16_MINIMUM_SIZE and torch.cpu._is_amx_tile_supported() else "fp32"  # noqa: SLF001 - no public name
-
-
-def autocast(precision: str, device: str) -> contextlib.AbstractContextManager[object]:
-    """The autocast context of a precision; fp32 is none."""
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-    return contextlib.nullcontext() if dtype is None else torch.autocast(device, dtype=dtype)
 
 
 def resized(images: Tensor, share: float) -> Tensor:

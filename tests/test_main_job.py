@@ -85,6 +85,10 @@ def test_every_trial_is_a_row(finished: tuple[Path, object]) -> None:
     assert counts == {"teacher": 1, "plain": 2, "distill": 2, "final": 5}  # the teacher, and two seeds of each arm
 
 
+def test_every_trial_says_in_which_arithmetic_it_was_trained(finished: tuple[Path, object]) -> None:
+    assert (table(finished, "trials").precision == "fp32").all()  # of 8x8 images, whatever the processor
+
+
 def test_first_distillation_trial_starts_at_the_authors_defaults(finished: tuple[Path, object]) -> None:
     trials = table(finished, "trials").query("stage == 'distill'")
     assert ((trials.temperature == 4.0) & (trials.alpha == 0.7) & (trials.lr == 0.01)).any()

@@ -16,7 +16,6 @@ from cifar_tune.training import (
     Epoch,
     Stepper,
     TrainingDivergedError,
-    cpu_precision,
     evaluate,
     load_state,
     make_optimizer,
@@ -143,14 +142,6 @@ def test_lower_precision_trains(precision: str) -> None:
 
 def test_contiguous_layout_trains() -> None:
     assert np.isfinite(run(config(channels_last=False))[-1].train_loss)
-
-
-def test_bf16_is_not_chosen_for_depthwise_models_on_cpu() -> None:
-    assert cpu_precision(dense=False, image_size=32) == "fp32"
-
-
-def test_bf16_is_not_chosen_for_tiny_inputs_on_cpu() -> None:
-    assert cpu_precision(dense=True, image_size=8) == "fp32"
 
 
 def test_evaluation_does_not_depend_on_the_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:

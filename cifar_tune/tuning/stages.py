@@ -261,6 +261,7 @@ class TrialKeeper:
             val_accuracy=max((e.val_accuracy for e in epochs), default=None),
             started_at=metrics.get("started_at"),
             train_seconds=metrics.get("train_seconds"),
+            precision=metrics.get("precision"),
             parameters=metrics.get("parameters"),
             checkpoint=str(checkpoint.relative_to(self._run)) if checkpoint else None,
             checkpoint_sha256=sha256_file(checkpoint) if checkpoint else None,

@@ -108,6 +108,8 @@ def _train_trial(sample: dict[str, Any], task: TrainTask) -> None:
             resume = _taken_up(folder, progress, task.begun.get(trial_id))
             if progress.epoch == config.epochs:  # nothing is left but to say so
                 tune.report(progress.metrics(), checkpoint=tune.Checkpoint.from_directory(temporary))
+            if progress.precision:  # a training ends in the arithmetic that it began in
+                config = dataclasses.replace(config, precision=progress.precision)
             for epoch in train(config, data, teacher, resume):
                 if progress.note(epoch, teacher.trouble if teacher else None):
                     save_weights(epoch.model, folder / BEST, data.fingerprint)

@@ -43,6 +43,8 @@ class Progress:
         self._rows: list[dict[str, float]] = []
         self._best = 0.0
         self._parameters: int | None = None
+        self.precision: str | None = None
+        """Arithmetic of its steps; None before the first epoch is done."""
         self._note: str | None = None
         self._began = self._taken_up = time.time()
         self._seconds_before = 0.0
@@ -63,6 +65,7 @@ class Progress:
         names = [f.name for f in dataclasses.fields(EpochRecord) if f.name not in ("trial_id", "epoch")]
         self._rows.append({"epoch": epoch.number, **{name: getattr(epoch, name) for name in names}})
         self._parameters = count_parameters(epoch.model)
+        self.precision = epoch.stepper.precision
         self._note = self._note or trouble
         return better
 
@@ -74,6 +77,7 @@ class Progress:
             "rows": self._rows,
             "best": self._best,
             "parameters": self._parameters,
+            "precision": self.precision,
             "note": self._note,
             "began": self._began,
             "seconds": self._seconds,
@@ -85,6 +89,7 @@ class Progress:
         """Take up what `save` wrote. ValueError or OSError: it is not whole."""
         kept = read_progress(folder)
         self._rows, self._best, self._parameters = kept["rows"], kept["best"], kept["parameters"]
+        self.precision = kept["precision"]
         self._note, self._began, self._seconds_before = kept["note"], kept["began"], kept["seconds"]
 
     def metrics(self, error: BaseException | None = None) -> dict[str, Any]:
@@ -99,6 +104,7 @@ class Progress:
             "started_at": self._began,
             "train_seconds": self._seconds,
             "parameters": self._parameters,
+            "precision": self.precision,
             "note": self._note,
             "environment": self._environment,
             "failure": None if error is None else failure(error),
