@@ -20,8 +20,8 @@ from cifar_tune.models import architecture, place
 BF16_MINIMUM_SIZE = 16
 """Input side from which bf16 pays on a CPU: below, conversions cost more than they save."""
 BF16_MINIMUM_GAIN = 1.2
-"""Speed of a dense convolution in bf16, in that of fp32, from which bf16 is taken. 0.9 and 1.8 were seen: chance does not
-decide between them."""
+"""Speed of a dense convolution in bf16, in that of fp32, from which bf16 is taken. 0.9 and 1.8 were seen: chance cannot
+decide."""
 ROUNDS = 5
 
 
