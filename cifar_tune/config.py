@@ -119,7 +119,8 @@ class TrainConfig:
     start: str | None = None
     """Path of the weights to begin with, of the whole model where this one is pruned; None: fresh ones."""
     progressive: bool = False
-    """Show the first third of the epochs at half the image side, the second at three quarters."""
+    """Show the first epochs, 3 of 8, at half the image side and the next, 2 of 8, at three quarters; weights that are
+    trained already see the images as they are."""
     seed: int = 0
     """Initialisation and batch order."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -149,7 +150,9 @@ class TrainConfig:
     def share_of_side(self, epoch: int) -> float:
         """Side of the images trained on in an epoch, from 1, as a share of their own."""
         done = (epoch - 1) / self.epochs
-        if not self.progressive or done >= 0.625:  # the last epochs give most, and need the images as they are
+        if not self.progressive or self.start is not None:
+            return 1.0
+        if done >= 0.625:  # the last epochs give most, and need the images as they are
             return 1.0
         return 0.5 if done < 0.375 else 0.75
 
@@ -304,8 +307,8 @@ class StudyConfig:
     """Epochs of a student trial."""
     teacher_epochs: int | None = None
     """Epochs of a teacher trial; None: as many as a student's."""
-    teacher_progressive: bool = False
-    """Train the teacher on smaller images first: more epochs in the same time."""
+    progressive: bool = False
+    """Train teacher and finalists on smaller images first: more epochs in the same time. A search does not."""
     search_images: int | None = None
     """Stratified subset of the training images, at most as many, for the students' search; finalists train on all."""
     final_top: int = 3
@@ -496,6 +499,10 @@ class StudyConfig:
         """Bounds of the learning rate of this arm."""
         return self.lr_range if arm != TEACHER_ARM or self.teacher_lr_range is None else self.teacher_lr_range
 
+    def progressive_in(self, stage: str) -> bool:
+        """Whether trainings of a stage see smaller images first: not those of a search, which compares early epochs."""
+        return self.progressive and stage in (TEACHER_ARM, "final")
+
     @property
     def finalist_epochs(self) -> int:
         """Epochs of a student's finalist."""
@@ -520,10 +527,12 @@ class StudyConfig:
         return {name: getattr(self, name) for name in names}
 
     def train_config(self, model: str, arm: Arm, sample: dict[str, Any], **fixed: Any) -> TrainConfig:
-        """The training that a point of the search space stands for; `fixed`: epochs, seed, device, threads, views."""
+        """The training that a point of the search space stands for.
+
+        `fixed`: epochs, progressive, start, seed, device, threads, views.
+        """
         settings: dict[str, Any] = {
             "epochs": self.arm_epochs(arm),
-            "progressive": arm == TEACHER_ARM and self.teacher_progressive,
             **self._training_settings(),
             **sample,
             **fixed,

@@ -130,8 +130,9 @@ def measured_models(study: StudyConfig) -> list[str]:
 
 def _full_sized_epochs(study: StudyConfig, stage: Stage, epochs: int) -> float:
     """Epochs of full-sized images that cost what these epochs do: arithmetic goes with the pixels."""
-    config = study.train_config(study.teacher, TEACHER_ARM if stage == TEACHER_ARM else PLAIN_ARM, {})
-    return sum(config.share_of_side(epoch) ** 2 for epoch in range(1, epochs + 1)) if config.progressive else epochs
+    progressive = study.progressive_in(stage)
+    config = study.train_config(study.teacher, TEACHER_ARM, {}, epochs=epochs, progressive=progressive)
+    return sum(config.share_of_side(epoch) ** 2 for epoch in range(1, epochs + 1))
 
 
 def study_arms(study: StudyConfig) -> tuple[Arm, ...]:

@@ -61,6 +61,11 @@ def test_progressive_training_ends_at_the_images_own_side() -> None:
     assert [settings.share_of_side(epoch) for epoch in range(1, 8)] == [0.5] * 3 + [0.75] * 2 + [1.0] * 2
 
 
+def test_trained_weights_see_the_images_as_they_are() -> None:
+    settings = config(epochs=4, progressive=True, start="weights.safetensors")
+    assert [settings.share_of_side(epoch) for epoch in range(1, 5)] == [1.0] * 4
+
+
 def test_smaller_images_keep_their_mean() -> None:
     images = torch.rand(2, 3, 32, 32)
     small = resized(images, 0.75)

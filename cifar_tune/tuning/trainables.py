@@ -42,10 +42,17 @@ class Training:
     """Absolute path of the weights to begin with, of the whole model where this one is pruned; None: fresh ones."""
     start_sha256: str | None = None
 
-    def config(self, study: StudyConfig, **fixed: Any) -> TrainConfig:
+    def config(self, study: StudyConfig, stage: Stage, **fixed: Any) -> TrainConfig:
         """What the training loop takes."""
         return study.train_config(
-            self.model, self.arm, self.sample, seed=self.seed, epochs=self.epochs, start=self.start, **fixed
+            self.model,
+            self.arm,
+            self.sample,
+            seed=self.seed,
+            epochs=self.epochs,
+            progressive=study.progressive_in(stage),
+            start=self.start,
+            **fixed,
         )
 
 
@@ -92,6 +99,7 @@ def _train_trial(sample: dict[str, Any], task: TrainTask) -> None:
     training = task.training(sample)
     config = training.config(
         task.study,
+        task.stage,
         device=task.device,
         threads=task.threads,
         views=task.study.view_config(image_size=data.train_images.shape[1], flip_suits_data=data.flip),
