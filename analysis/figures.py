@@ -24,7 +24,7 @@ from analysis.effects import Effect
 from analysis.frames import Row, label, rows, select
 from analysis.paired import Z95, standard_error
 from analysis.plots import COLOURS, kind_of
-from analysis.tables import DistillationGain, zeroed_rows
+from analysis.tables import ZEROED_FIGURES, DistillationGain, zeroed_curves
 
 MOST_CURVES = 60
 """Learning curves in the picture: the best trials."""
@@ -199,20 +199,11 @@ def effects(found: Sequence[Effect]) -> Iterator[Picture]:
 
 def magnitude(latency: pd.DataFrame) -> Iterator[Picture]:
     """Accuracy, size and latency over the share of weights that are zero (R30)."""
-    curves: dict[str, list[Row]] = {}
-    for row in zeroed_rows(latency):
-        for by_layer in (False, True):  # no zeros at all is where both begin
-            if not row["zeroed"] or row["zeroed_by_layer"] == by_layer:
-                where = "each layer" if by_layer else "whole model"
-                curves.setdefault(f"{_series(row)}, smallest of {where}", []).append(row)
+    curves = zeroed_curves(latency)
     if not curves:
         return
     colours = _colours(list(curves))
-    for what, title, column, factor in (
-        ("accuracy", "accuracy (%)", "test_accuracy", 100),
-        ("size", "deflated size (MB)", "compressed_mb", 1),
-        ("latency", "p50 (ms)", "p50_ms", 1),
-    ):
+    for what, title, column, factor in ZEROED_FIGURES:
         figure = _figure(360, xaxis={"title": "weights that are zero (%)"})
         figure.update_yaxes(title=title, rangemode="tozero")
         for name, points in curves.items():

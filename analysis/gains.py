@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import pandas as pd
 
 from analysis.decide import MIN_LAYOUT_GAIN, Decision, gain_text, grid_rows, is_measured
 from analysis.effects import Effect
-from analysis.frames import Run, rows
+from analysis.frames import Row, Run, label, rows
 from analysis.goals import Judged
 from analysis.justify import percent, speedup_cell
 from analysis.markdown import MISSING, bullets, fixed, table
@@ -167,6 +168,29 @@ def magnitude(latency: pd.DataFrame) -> str:
         "shortens latency is cutting whole channels (`--prune`)."
     )
     return f"## Magnitude pruning\n\n{table(header, lines)}\n\n{note}" if lines else ""
+
+
+def pruned(found: Sequence[tuple[Row, Row]]) -> str:
+    """What cutting whole channels costs and gains (R33): each narrowed model beside the one it was cut from."""
+    lines = [
+        (
+            f"{row['model']} ({row['arm']})",
+            label(whole),
+            f"{row['parameters'] / whole['parameters']:.2f}",
+            *(fixed(r["artifact_mb"], 2) for r in (row, whole)),
+            *(fixed(r["test_accuracy"], 2, 100) for r in (row, whole)),
+            *(fixed(r["paired_ms"], 3) for r in (row, whole)),
+            f"{row['paired_ms'] / whole['paired_ms']:.2f}",
+        )
+        for row, whole in found
+    ]
+    header = ("Narrowed", "From", "Parameters", "MB", "MB before", "Accuracy %", "Before", "ms", "ms before", "Latency")
+    note = (
+        "Whole channels cut off, then trained on with the teacher's answers; behind @ is about the share of the "
+        "multiplications that is left. Each in its fastest variant, beside the same variant of the model that it was "
+        "cut from; Parameters and Latency are shares of that model's, ms are free of the drift between rows."
+    )
+    return f"## Structured pruning\n\n{table(header, lines)}\n\n{note}" if lines else ""
 
 
 def distillation(run: Run, gains: list[DistillationGain]) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter, Locator, LogLocator, MaxNLocator, NullFormatter
 
 from analysis.frames import Row, rows
+from analysis.tables import ZEROED_FIGURES
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, which colour-blind readers tell apart."""
@@ -47,6 +49,30 @@ def plot_front(front: pd.DataFrame, min_accuracy: float, title: str, path: str |
     _label_axes(axes, points, title)
     _add_legends(figure, colours, markers)
     figure.savefig(path, format=kind)
+
+
+def plot_magnitude(curves: Mapping[str, list[Row]], path: str | Path) -> None:
+    """Write a PNG of the three charts of R30: accuracy, deflated size and latency over the share of zeros.
+
+    Args:
+        curves: see `tables.zeroed_curves`; one or more.
+    """
+    figure = Figure(figsize=(12, 4.2 + 0.2 * len(curves)), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    colours = _assign(list(curves), COLOURS)
+    for axes, (_, title, column, factor) in zip(figure.subplots(1, 3), ZEROED_FIGURES, strict=True):
+        for name, points in curves.items():
+            known = [p for p in points if p[column] is not None]
+            x, y = [100 * p["zeroed"] for p in known], [factor * p[column] for p in known]
+            axes.plot(x, y, marker="o", ms=4, color=colours[name], label=name)
+        axes.set_xlabel("weights that are zero (%)")
+        axes.set_ylabel(title)
+        axes.set_ylim(bottom=0)
+        axes.grid(color="0.9")
+        axes.spines[["top", "right"]].set_visible(False)
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", fontsize=9, frameon=False, ncols=2)
+    figure.savefig(path, format="png")
 
 
 def _model(point: Row) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from analysis.effects import Effect, factor_effects
 from analysis.frames import Run, label, load_run, rows, variant_of
 from analysis.goals import judge
 from analysis.page import Fact, Headline, page
-from analysis.plots import plot_front
+from analysis.plots import plot_front, plot_magnitude
 from analysis.tables import (
     DistillationGain,
     Volume,
@@ -30,7 +30,9 @@ from analysis.tables import (
     confirm_table,
     distillation_gains,
     front_table,
+    pruned_rows,
     volume,
+    zeroed_curves,
 )
 from analysis.uncertain import draw
 from cifar_tune.store import replace_file
@@ -102,8 +104,10 @@ def _card_of(run: Run, choice: Choice) -> dict[str, Any] | None:
     return run.card if held == (row["trial_id"], dataclasses.asdict(variant_of(row))) else None
 
 
-REPORT_FILES = ("front.parquet", "comparison.csv", "front.png", "front.svg", "report.md", "report.html")
-"""What `write_report` writes, the pictures only where something competes."""
+REPORT_FILES = (
+    "front.parquet", "comparison.csv", "front.png", "front.svg", "magnitude.png", "report.md", "report.html",
+)  # fmt: skip
+"""What `write_report` writes: the front's pictures where something competes, `magnitude.png` where weights are zero."""
 
 
 def write_report(run: str | Path) -> Report:
@@ -115,15 +119,24 @@ def write_report(run: str | Path) -> Report:
     folder = findings.run.path
     replace_file(folder / "front.parquet", findings.front.to_parquet)
     replace_file(folder / "comparison.csv", lambda path: findings.comparison.to_csv(path, index=False))
-    for picture in ("front.png", "front.svg"):
-        if findings.front.empty:
+    curves = zeroed_curves(findings.run.latency)
+    pictures: dict[str, Callable[[str], object] | None] = {
+        "front.png": None if findings.front.empty else lambda path: _plot(findings, path, "png"),
+        "front.svg": None if findings.front.empty else lambda path: _plot(findings, path, "svg"),
+        "magnitude.png": (lambda path: plot_magnitude(curves, path)) if curves else None,
+    }
+    for picture, draw_it in pictures.items():
+        if draw_it is None:
             (folder / picture).unlink(missing_ok=True)
         else:
-            replace_file(folder / picture, lambda path, kind=picture[-3:]: _plot(findings, path, kind))
+            replace_file(folder / picture, draw_it)
     texts = sections_of(findings)
     for name, text in (("report.md", markdown_report(findings, texts)), ("report.html", html_report(findings, texts))):
         replace_file(folder / name, lambda path, text=text: Path(path).write_text(text, encoding="utf-8"))
     return Report(candidate=_candidate(findings), text=findings.choice.text, path=folder / "report.html")
+
+
+_MAGNITUDE_PICTURE = "![Accuracy, deflated size and latency over the share of zeros](magnitude.png)"
 
 
 def _plot(findings: Findings, path: str, kind: str) -> None:
@@ -152,6 +165,7 @@ def sections_of(findings: Findings) -> dict[str, str]:
         "goals": gains.goals(judge(run.latency, run.test_images)),
         "effects": gains.effects(findings.effects),
         "magnitude": gains.magnitude(findings.run.latency),
+        "pruned": gains.pruned(pruned_rows(run.trials, findings.front)),
         "worked": gains.worked(run, findings.decisions),
         "distillation": gains.distillation(run, findings.gains),
         "serving": sections.serving(run),
@@ -168,6 +182,7 @@ def sections_of(findings: Findings) -> dict[str, str]:
 def markdown_report(findings: Findings, texts: Mapping[str, str]) -> str:
     """The text of `report.md`, the answer first."""
     picture = "" if findings.front.empty else "![Test accuracy over latency, with the Pareto front](front.png)"
+    texts = {**texts, "magnitude": texts["magnitude"] and f"{texts['magnitude']}\n\n{_MAGNITUDE_PICTURE}"}
     parts = [sections.answer(findings.run, findings.choice), picture, *texts.values()]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -168,14 +168,18 @@ def comparison(frame: pd.DataFrame) -> str:
             fixed(row["accuracy_percent"], 2),
             *(fixed(row[key], 3) for key in ("mean_ms", "p50_ms", "p95_ms")),
             MISSING if row["parameters"] is None else f"{int(row['parameters']):,}",
-            *(fixed(row[key], 2) for key in ("parameters_mb", "checkpoint_mb", "speedup")),
+            *(fixed(row[key], 2) for key in ("parameters_mb", "checkpoint_mb", "artifact_mb", "speedup")),
             row["meets_constraint"],
             row["status"],
         )
         for row in rows(frame)
     ]
-    note = "Speedup is over FP32 eager of the same model and arm, measured in the same run; sizes are MB = 10⁶ bytes."
-    whole = table((*header, "Parameters MB", "Checkpoint MB", "Speedup", "Holds constraint", "Status"), lines)
+    note = (
+        "Speedup is over FP32 eager of the same model and arm, measured in the same run; sizes are MB = 10⁶ bytes, of "
+        "FP32 parameters, of their checkpoint, and of what is deployed."
+    )
+    sizes = ("Parameters MB", "Checkpoint MB", "Deployed MB")
+    whole = table((*header, *sizes, "Speedup", "Holds constraint", "Status"), lines)
     return f"## Comparison\n\n{whole}\n\n{note} The same table is in `comparison.csv`."
 
 
@@ -326,15 +330,17 @@ def grid(latency: pd.DataFrame) -> str:
             *(fixed(row[key], 3) for key in ("p50_ms", "p95_ms", "p99_ms", "std_ms")),
             speedup_cell(row),
             *(fixed(row[key], 2, 100) for key in ("test_accuracy", "agreement")),
+            fixed(row["artifact_mb"], 2),
             compile_text(row) or MISSING,
             row["status"],
         )
         for row in grid_rows(latency)
     ]
-    header = ("Model", "Variant", "p50 ms", "p95 ms", "p99 ms", "Std ms", "Speedup", "Accuracy %", "Agreement %")
+    header = ("Model", "Variant", "p50 ms", "p95 ms", "p99 ms", "Std ms", "Speedup", "Accuracy %", "Agreement %", "MB")
     note = (
         "Speedup is the median over paired rounds of FP32 eager of the same weights, taken in the same process, "
-        "divided by the variant, with its 95 % interval. A percentile that the samples cannot bound is left out."
+        "divided by the variant, with its 95 % interval. A percentile that the samples cannot bound is left out. MB is "
+        "the size of what is deployed: a file, or the weights as held in memory."
     )
     return f"## All variants\n\n{table((*header, 'Build', 'Status'), lines)}\n\n{note}"
 

@@ -26,7 +26,7 @@ CONFIRM_TOLERANCE = 0.10
 
 COMPARISON_COLUMNS = (
     *("id", "variant", "model", "arm", "accuracy_percent", "mean_ms", "p50_ms", "p95_ms", "parameters"),
-    *("parameters_mb", "checkpoint_mb", "speedup", "meets_constraint", "status"),
+    *("parameters_mb", "checkpoint_mb", "artifact_mb", "speedup", "meets_constraint", "status"),
 )
 _RAW_COLUMNS = ["correct", "samples_ms", "reference_ms"]
 OBJECTIVES: dict[str, Callable[[pd.DataFrame], Any]] = {
@@ -126,9 +126,9 @@ def _wanted(grid: list[Row], model: str, wanted: _Wanted, min_accuracy: float, s
 
 def _line(name: str, text: str, row: Row, min_accuracy: float) -> Row:
     accuracy, parameters = row["test_accuracy"], row["parameters"]
-    copied = ("index", "model", "arm", "mean_ms", "p50_ms", "p95_ms", "checkpoint_mb", "speedup", "status")
+    figures = ("mean_ms", "p50_ms", "p95_ms", "checkpoint_mb", "artifact_mb", "speedup")
     return {
-        **{key: row[key] for key in copied},
+        **{key: row[key] for key in ("index", "model", "arm", *figures, "status")},
         "id": name,
         "variant": text,
         "accuracy_percent": None if accuracy is None else 100 * accuracy,
@@ -192,6 +192,44 @@ def zeroed_rows(latency: pd.DataFrame) -> list[Row]:
     kinds = {(r["model"], r["arm"]) for r in grid if r["zeroed"]}
     shown = [r for r in grid if (r["model"], r["arm"]) in kinds and (r["zeroed"] or variant_of(r) == REFERENCE)]
     return sorted(shown, key=lambda r: (r["model"], r["arm"], r["zeroed_by_layer"], r["zeroed"]))
+
+
+def zeroed_curves(latency: pd.DataFrame) -> dict[str, list[Row]]:
+    """The same as curves: model, arm and where the smallest weights were looked for -> rows, from no zeros on."""
+    curves: dict[str, list[Row]] = {}
+    for row in zeroed_rows(latency):
+        for by_layer in (False, True):  # no zeros at all is where both begin
+            if not row["zeroed"] or row["zeroed_by_layer"] == by_layer:
+                where = "each layer" if by_layer else "whole model"
+                curves.setdefault(f"{row['model']} ({row['arm']}), smallest of {where}", []).append(row)
+    return curves
+
+
+ZEROED_FIGURES = (
+    ("accuracy", "accuracy (%)", "test_accuracy", 100),
+    ("size", "deflated size (MB)", "compressed_mb", 1),
+    ("latency", "p50 (ms)", "p50_ms", 1),
+)
+"""Name, title of the axis, column and factor of the three charts of R30."""
+
+
+def pruned_rows(trials: pd.DataFrame, front: pd.DataFrame) -> list[tuple[Row, Row]]:
+    """The fastest competing row of each model that was narrowed, with the same variant of the whole one (R33).
+
+    Args:
+        front: see `front_table`.
+    """
+    if trials.empty:
+        return []
+    started = {t["trial_id"]: t["start_sha256"] for t in rows(trials) if t["start_sha256"]}
+    competing_rows = rows(front)
+    wholes = {(r["checkpoint_sha256"], r["variant"]): r for r in competing_rows}
+    fastest: dict[str, tuple[Row, Row]] = {}
+    for row in competing_rows:  # fastest first
+        whole = wholes.get((started.get(row["trial_id"]), row["variant"]))
+        if whole is not None:
+            fastest.setdefault(row["trial_id"], (row, whole))
+    return list(fastest.values())
 
 
 def volume(latency: pd.DataFrame, min_accuracy: float, images: int, draws: Draws) -> Volume | None:

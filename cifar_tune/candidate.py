@@ -265,6 +265,8 @@ def _card(shipment: Shipment) -> dict[str, Any]:
         "p95_ms": row.p95_ms,
         "p99_ms": row.p99_ms,
         "speedup": row.speedup,
+        "deployed_mb": row.artifact_mb,
+        "checkpoint_mb": row.checkpoint_mb,
         "onnx_opset": OPSET if row.runtime == "onnxruntime" else None,
     }
 
@@ -318,6 +320,10 @@ layout that are shipped. The folder itself: {verification}.
 
 {_latency(row)}
 
+## Size
+
+{_size(row)}
+
 ## Limits
 
 - The accuracy is that of images like the test images. Other cameras, sizes or classes were not tried.
@@ -334,6 +340,12 @@ layout that are shipped. The folder itself: {verification}.
 Commit {machine.git_commit or "unknown"}, PyTorch {machine.torch}, Python {machine.python}; weights with the sha256
 `{row.checkpoint_sha256}`.{_again(shipment.recipe)}
 """
+
+
+def _size(row: LatencyRecord) -> str:
+    if row.artifact_mb is None or row.checkpoint_mb is None:
+        return "It was not measured."
+    return f"{row.artifact_mb:.2f} MB as deployed; the checkpoint of its FP32 weights has {row.checkpoint_mb:.2f} MB."
 
 
 def _recipe(trial: TrialRecord | None) -> str:

@@ -80,7 +80,7 @@ class TrialRecord:
     """Unix time at which the training began."""
     train_seconds: float | None = None
     precision: str | None = None
-    """Arithmetic of the training's steps, whatever `auto` stood for; None where no epoch was finished."""
+    """Arithmetic of the training's steps, whatever `auto` stood for; None: no epoch was finished, or it is unknown."""
     parameters: int | None = None
     checkpoint: str | None = None
     """Path of the weights relative to the run folder."""

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cifar_tune.arithmetic import autocast, cpu_precision
+from cifar_tune.arithmetic import autocast, fastest
 from cifar_tune.config import ViewConfig
 from cifar_tune.data import ImageData
 from cifar_tune.models import architecture, build_model, frozen, load_weights, place
@@ -60,7 +60,7 @@ class OnlineTeacher:
         self.batcher = Batcher(data.train_images, data.mean, data.std, device, views.cutout)
         size = data.train_images.shape[1]
         dense = architecture(ref.model).dense
-        self.precision = "fp16" if device == "cuda" else cpu_precision(dense=dense, image_size=size)
+        self.precision = fastest(device, dense=dense, image_size=size)
         if (device, self.precision) == ("cpu", "fp32"):
             with torch.no_grad():
                 self.model = frozen(self.model, torch.zeros(2, 3, size, size))

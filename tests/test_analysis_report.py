@@ -64,12 +64,51 @@ def zeroed(share: float, right: int) -> LatencyRecord:
     return data.latency(Variant(zeroed=share), p50=2.0, right=right, compressed_mb=5 * (1 - share), artifact_mb=6.0)
 
 
-def test_magnitude_pruning_is_a_section_from_no_zeros_on(tmp_path: Path) -> None:
+def test_r30_magnitude_pruning_is_a_section_from_no_zeros_on(tmp_path: Path) -> None:
     latency = [*data.full_latency(), zeroed(0.9, 500), zeroed(0.5, 890)]
     text = markdown(data.write_run(tmp_path / "zeroed", latency))
     section = text[text.index("## Magnitude pruning") :].split("\n\n")[1].splitlines()[2:]
     assert [line.split(" | ")[3:5] for line in section][-2:] == [["50", "89.00"], ["90", "50.00"]]
     assert section[0].split(" | ")[2:4] == ["-", "0"]
+
+
+def test_r30_magnitude_pruning_has_a_picture_and_three_figures(tmp_path: Path) -> None:
+    folder = data.write_run(tmp_path / "zeroed", [*data.full_latency(), zeroed(0.9, 500), zeroed(0.5, 890)])
+    assert "](magnitude.png)" in markdown(folder)
+    assert (folder / "magnitude.png").read_bytes().startswith(b"\x89PNG")
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert all(f"Magnitude pruning: {what} over zeros" in page for what in ("accuracy", "size", "latency"))
+
+
+def test_a_run_without_zeros_has_no_picture_of_them(run: Path) -> None:
+    assert not (run / "magnitude.png").exists()
+
+
+def test_r33_narrowed_models_stand_beside_those_they_were_cut_from(tmp_path: Path) -> None:
+    onnx = Variant(runtime="onnxruntime")
+    whole = {"model": data.TEACHER, "arm": "teacher", "trial_id": "t0", "parameters": 11_000_000, "artifact_mb": 44.0}
+    narrow = {"model": "resnet18@0.5", "arm": "distill", "trial_id": "t9", "parameters": 5_500_000, "artifact_mb": 22.0}
+    latency = [
+        *data.full_latency(),
+        data.latency(onnx, p50=4.0, right=930, speedup=2.25, checkpoint_sha256="whole", **whole),
+        data.latency(p50=5.0, right=920, speedup=1.0, checkpoint_sha256="narrow", **narrow),
+        data.latency(onnx, p50=2.0, right=920, speedup=2.5, checkpoint_sha256="narrow", **narrow),
+    ]
+    trials = [data.trial(), data.trial(trial_id="t9", stage="final", start_sha256="whole")]
+    text = markdown(data.write_run(tmp_path / "pruned", latency, trials))
+    section = text[text.index("## Structured pruning") :]
+    assert (
+        "| resnet18@0.5 (distill) | resnet18 (teacher), onnxruntime-fp32 | 0.50 | 22.00 | 44.00 | 92.00 | 93.00 |"
+        in section
+    )
+    assert "| 0.50 |\n" in section  # of the latency
+
+
+def test_sizes_of_what_is_deployed_stand_beside_the_variants(tmp_path: Path) -> None:
+    small = data.latency(Variant(runtime="onnxruntime", precision="int8"), p50=1.0, right=890, artifact_mb=1.56)
+    text = markdown(data.write_run(tmp_path / "int8", [*data.full_latency(), small]))
+    (line,) = [line for line in text[text.index("## All variants") :].splitlines() if "onnxruntime-int8" in line]
+    assert "| 1.56 |" in line
 
 
 def test_r21_balanced_figures_stand_beside_accuracy(tmp_path: Path) -> None:

@@ -1,40 +1,46 @@
-"""Which arithmetic a training on a CPU gets."""
+"""Which arithmetic a training gets."""
 
 import pytest
 import torch
 
 from cifar_tune import arithmetic
-from cifar_tune.arithmetic import bf16_gain, cpu_precision
+from cifar_tune.arithmetic import fastest, gain
 
 
-def measured(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
-    monkeypatch.setattr(arithmetic, "bf16_gain", lambda: gain)
+def measured(monkeypatch: pytest.MonkeyPatch, ratio: float) -> None:
+    monkeypatch.setattr(arithmetic, "gain", lambda *_: ratio)
 
 
-@pytest.mark.parametrize(("gain", "chosen"), [(1.8, "bf16"), (0.9, "fp32")])
-def test_dense_models_get_what_was_measured_faster(monkeypatch: pytest.MonkeyPatch, gain: float, chosen: str) -> None:
-    measured(monkeypatch, gain)
-    assert cpu_precision(dense=True, image_size=32) == chosen
+@pytest.mark.parametrize(("ratio", "chosen"), [(1.8, "bf16"), (0.9, "fp32")])
+def test_dense_models_get_what_was_measured_faster(monkeypatch: pytest.MonkeyPatch, ratio: float, chosen: str) -> None:
+    measured(monkeypatch, ratio)
+    assert fastest("cpu", dense=True, image_size=32) == chosen
 
 
-def test_bf16_is_not_chosen_for_depthwise_models(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_is_not_chosen_for_depthwise_models_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     measured(monkeypatch, 1.8)
-    assert cpu_precision(dense=False, image_size=32) == "fp32"
+    assert fastest("cpu", dense=False, image_size=32) == "fp32"
 
 
-def test_bf16_is_not_chosen_for_tiny_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_is_not_chosen_for_tiny_inputs_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     measured(monkeypatch, 1.8)
-    assert cpu_precision(dense=True, image_size=8) == "fp32"
+    assert fastest("cpu", dense=True, image_size=8) == "fp32"
+
+
+@pytest.mark.parametrize(("ratio", "chosen"), [(1.0, "bf16"), (3.0, "fp16")])
+def test_loss_scaling_must_pay_on_a_gpu(monkeypatch: pytest.MonkeyPatch, ratio: float, chosen: str) -> None:
+    measured(monkeypatch, ratio)
+    assert fastest("cuda", dense=False, image_size=8) == chosen
 
 
 def test_measuring_draws_nothing_from_the_random_state_of_a_training() -> None:
-    bf16_gain.cache_clear()
+    gain.cache_clear()
     before = torch.get_rng_state()
-    bf16_gain()
+    gain("bf16", "fp32", "cpu")
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @torch.no_grad()
 def test_it_can_be_measured_where_gradients_are_off() -> None:
-    bf16_gain.cache_clear()
-    assert bf16_gain() > 0
+    gain.cache_clear()
+    assert gain("bf16", "fp32", "cpu") > 0

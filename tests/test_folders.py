@@ -94,7 +94,7 @@ def mvtec(tmp_path: Path) -> Path:
     return tmp_path / "screw"
 
 
-def test_mvtec_is_pooled_into_two_classes_and_split_sixty_to_forty(mvtec: Path) -> None:
+def test_r20_mvtec_is_pooled_into_two_classes_and_split_sixty_to_forty(mvtec: Path) -> None:
     data = load_folder(mvtec)
     assert data.classes == ("normal", "anomalous")
     assert np.bincount(np.concatenate([data.train_labels, data.validation_labels])).tolist() == [24, 6]

@@ -75,7 +75,7 @@ def multiplications(name: str) -> int:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_name_says_about_what_share_of_the_multiplications_is_left(model: str) -> None:
+def test_r33_name_says_about_what_share_of_the_multiplications_is_left(model: str) -> None:
     assert multiplications(pruned_name(model, 0.5)) / multiplications(model) == pytest.approx(0.5, abs=0.1)
 
 

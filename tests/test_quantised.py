@@ -45,7 +45,7 @@ def off(got: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("variant", STATIC, ids=lambda v: v.name)
-def test_static_int8_answers_nearly_as_fp32(variant: Variant, tmp_path: Path) -> None:
+def test_r32_static_int8_answers_nearly_as_fp32(variant: Variant, tmp_path: Path) -> None:
     assert off(answers(load(variant, tmp_path)), answers(load(Variant(), tmp_path))) < 0.15
 
 
