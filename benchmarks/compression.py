@@ -28,7 +28,10 @@ MOST_PRUNED = 0.65
 LEAST_GAIN_VIT = 1.5
 VITS = {"vit_tiny_patch8_64": 64, "vit_tiny_patch16_224": 224}
 """Model -> side of its images."""
-VARIANTS = [Variant(runtime=r, single_thread=one) for r in ("onnxruntime", "openvino") for one in (False, True)]
+VARIANTS = [
+    *(Variant(runtime=r, single_thread=one) for r in ("onnxruntime", "openvino") for one in (False, True)),
+    Variant(runtime="aotinductor"),
+]
 
 
 def measured(model: str, variant: Variant, precision: str, seconds: float, side: int = 32) -> tuple[float, float]:

@@ -23,7 +23,7 @@ PORT = 8123
 
 def median_ms(folder: Path | None, side: int, seconds: float) -> float:
     """Of the requests of one user, in milliseconds; those of the first second do not count."""
-    with serving(folder, Limits(), port=PORT) as address:
+    with serving(folder, Limits(), port=PORT, side=side) as address:
         requests = send(address, side, 1, seconds)
     assert all(ok for _, _, ok in requests), "a request failed"
     begun = min(end for end, _, _ in requests) + RAMP_SECONDS

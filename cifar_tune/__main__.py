@@ -28,6 +28,7 @@ from cifar_tune.config import (
     LatencyConfig,
     Precision,
     TrainConfig,
+    TrainPrecision,
     Variant,
     ViewConfig,
     check,
@@ -103,7 +104,7 @@ class Train(DataOptions):
     """Weight of the distillation term."""
     seed: int = 0
     """Seed of initialisation, batch order and views."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: TrainPrecision = "auto"
     """Arithmetic of the training step."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""

@@ -6,7 +6,17 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, Arm, StudyConfig, TrainConfig, check, study_from
+from cifar_tune.arithmetic import answering_precision
+from cifar_tune.config import (
+    DISTILL_ARM,
+    PLAIN_ARM,
+    Arm,
+    StudyConfig,
+    TrainConfig,
+    TrainPrecision,
+    check,
+    study_from,
+)
 from cifar_tune.data import ImageData, load, subset
 from cifar_tune.device import resolve_device, usable_cpus
 from cifar_tune.ledger import Ledger
@@ -42,6 +52,7 @@ def trial_again(run: Path, trial_id: str) -> tuple[TrainConfig, ImageData, Teach
         _sample(trial),
         epochs=trial.epochs,
         progressive=study.progressive_in(trial.stage),
+        precision=trial.precision or study.precision,
         start=_start(run, study, trials, trial.start_sha256),
         seed=trial.seed,
         device=device,
@@ -50,7 +61,8 @@ def trial_again(run: Path, trial_id: str) -> tuple[TrainConfig, ImageData, Teach
     )
     if trial.teacher_sha256 is None:
         return config, data, None
-    teacher = _teacher(run, study, trials, trial.teacher_sha256)
+    answering = answering_precision(study.teacher, device, data.train_images.shape[1])
+    teacher = _teacher(run, study, trials, trial.teacher_sha256, answering)
     return config, data, CachedTeacher(run / "teacher_logits", teacher, data, views, device)
 
 
@@ -62,9 +74,11 @@ def _sample(trial: TrialRecord) -> dict[str, float | str]:
     return {name: getattr(trial, name) for name in names if getattr(trial, name) is not None}
 
 
-def _teacher(run: Path, study: StudyConfig, trials: list[TrialRecord], sha256: str) -> TeacherRef:
+def _teacher(
+    run: Path, study: StudyConfig, trials: list[TrialRecord], sha256: str, precision: TrainPrecision
+) -> TeacherRef:
     path = _weights(run, study, trials, sha256, "the teacher's")
-    return TeacherRef(model=study.teacher, checkpoint=str(path), sha256=sha256)
+    return TeacherRef(model=study.teacher, checkpoint=str(path), sha256=sha256, precision=precision)
 
 
 def _start(run: Path, study: StudyConfig, trials: list[TrialRecord], sha256: str | None) -> str | None:

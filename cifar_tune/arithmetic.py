@@ -14,7 +14,7 @@ import time
 import torch
 from torch import Tensor, nn
 
-from cifar_tune.config import TrainConfig
+from cifar_tune.config import TrainPrecision
 from cifar_tune.models import architecture, place
 
 BF16_MINIMUM_SIZE = 16
@@ -25,15 +25,21 @@ that chance does not decide."""
 ROUNDS = 5
 
 
-def training_precision(config: TrainConfig, image_size: int) -> str:
-    """The arithmetic of a training's steps: fp32, bf16 or fp16."""
-    if config.precision != "auto":
-        return config.precision
-    return fastest(config.device, dense=architecture(config.model).dense, image_size=image_size)
+def training_precision(asked: TrainPrecision, model: str, device: str, image_size: int) -> TrainPrecision:
+    """The arithmetic of a model's training steps: what is asked for, or, of `auto`, the fastest.
+
+    A run asks once a model and tells its workers: measured by each of them, it might differ between two trials.
+    """
+    return fastest(device, dense=architecture(model).dense, image_size=image_size) if asked == "auto" else asked
 
 
-def fastest(device: str, *, dense: bool, image_size: int) -> str:
-    """What `auto` stands for, for a training or a teacher's answers.
+def answering_precision(model: str, device: str, image_size: int) -> TrainPrecision:
+    """The arithmetic of a teacher's answers; FP16 on CUDA is as fast as bf16 there, and finer."""
+    return "fp16" if device == "cuda" else training_precision("auto", model, device, image_size)
+
+
+def fastest(device: str, *, dense: bool, image_size: int) -> TrainPrecision:
+    """What `auto` stands for.
 
     On a CPU bf16 is for dense convolutions alone: it halves the speed of depthwise models and of 8x8 inputs
     (`python benchmarks/train_step.py` shows it). On CUDA FP16 must be faster than bf16, which needs no loss scaling.
@@ -51,7 +57,8 @@ def gain(precision: str, over: str, device: str) -> float:
     Measured once a process, in a fraction of a second, on the threads that torch has now: the fastest of some
     alternated rounds, so that what else runs here is not in it.
     """
-    with torch.enable_grad(), torch.random.fork_rng():  # whoever asks may have gradients off, and goes on drawing
+    forked = [] if device == "cpu" else None
+    with torch.enable_grad(), torch.random.fork_rng(forked):  # who asks may have gradients off, and goes on drawing
         convolution = place(nn.Conv2d(64, 64, 3, padding=1, bias=False), device)
         images = torch.randn(16, 64, 32, 32, device=device).to(memory_format=torch.channels_last).requires_grad_()
         taken = [[_step_seconds(convolution, images, p) for p in (precision, over)] for _ in range(ROUNDS)]

@@ -17,6 +17,7 @@ from typing import Any, Literal, cast
 
 Arm = Literal["teacher", "plain", "distill"]
 Precision = Literal["fp32", "bf16", "fp16", "fp16_weights", "int8", "int8_dynamic"]
+TrainPrecision = Literal["auto", "fp32", "bf16", "fp16"]
 Compile = Literal["none", "default", "reduce-overhead", "max-autotune"]
 DistillRule = Literal["auto", "always", "never"]
 ClassWeights = Literal["auto", "always", "never"]
@@ -93,6 +94,10 @@ class ViewConfig:
         return epoch if self.distinct is None else 1 + (epoch - 1) % self.distinct
 
 
+SMALLEST_SIDE = 16
+"""Pixels: models that pool three times or more have nothing left of smaller images."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """One training: the only place where a sample of the search space becomes a type."""
@@ -119,11 +124,11 @@ class TrainConfig:
     start: str | None = None
     """Path of the weights to begin with, of the whole model where this one is pruned; None: fresh ones."""
     progressive: bool = False
-    """Show the first epochs, 3 of 8, at half the image side and the next, 2 of 8, at three quarters; weights that are
+    """Show 3 of 8 epochs at half the image side, the next 2 at three quarters, none below 16 pixels; weights that are
     trained already see the images as they are."""
     seed: int = 0
     """Initialisation and batch order."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: TrainPrecision = "auto"
     """Arithmetic of the training step; auto: what was measured fastest for the device and model."""
     channels_last: bool = True
     device: str = "cpu"
@@ -147,14 +152,14 @@ class TrainConfig:
         """Whether the training needs a teacher."""
         return self.alpha > 0
 
-    def share_of_side(self, epoch: int) -> float:
-        """Side of the images trained on in an epoch, from 1, as a share of their own."""
+    def share_of_side(self, epoch: int, side: int) -> float:
+        """Side of the images trained on in an epoch, from 1, as a share of their own, which is given in pixels."""
         done = (epoch - 1) / self.epochs
         if not self.progressive or self.start is not None:
             return 1.0
         if done >= 0.625:  # the last epochs give most, and need the images as they are
             return 1.0
-        return 0.5 if done < 0.375 else 0.75
+        return max(0.5 if done < 0.375 else 0.75, min(1.0, SMALLEST_SIDE / side))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -368,7 +373,7 @@ class StudyConfig:
     """Share of the training images held out for choosing."""
     skip_unreadable: bool = False
     """Count unreadable images and go on."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: TrainPrecision = "auto"
     """Arithmetic of training; auto: the fastest measured for the device and model."""
     distill: DistillRule = "always"
     """Run the distillation search always, never, or auto: where plain students miss min_accuracy on validation data."""

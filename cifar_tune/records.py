@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from cifar_tune.config import Compile, Precision, Variant
+from cifar_tune.config import Compile, Precision, TrainPrecision, Variant
 
 Stage = Literal["teacher", "plain", "distill", "final"]
 TrialStatus = Literal["ok", "pruned", "failed"]
@@ -79,7 +79,7 @@ class TrialRecord:
     started_at: float | None = None
     """Unix time at which the training began."""
     train_seconds: float | None = None
-    precision: str | None = None
+    precision: TrainPrecision | None = None
     """Arithmetic of the training's steps, whatever `auto` stood for; None: no epoch was finished, or it is unknown."""
     parameters: int | None = None
     checkpoint: str | None = None

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cifar_tune.arithmetic import autocast, fastest
-from cifar_tune.config import ViewConfig
+from cifar_tune.arithmetic import answering_precision, autocast
+from cifar_tune.config import TrainPrecision, ViewConfig
 from cifar_tune.data import ImageData
-from cifar_tune.models import architecture, build_model, frozen, load_weights, place
+from cifar_tune.models import build_model, frozen, load_weights, place
 from cifar_tune.store import replace_file
 from cifar_tune.training import EVALUATION_BATCH, to_device
 from cifar_tune.views import Batcher, Views
@@ -41,6 +41,8 @@ class TeacherRef:
     checkpoint: str
     """Absolute path of its safetensors."""
     sha256: str
+    precision: TrainPrecision = "auto"
+    """Arithmetic of its answers: the same for all who ask."""
 
 
 def load_model(name: str, classes: int, checkpoint: str | Path, sha256: str | None = None) -> nn.Module:
@@ -59,8 +61,7 @@ class OnlineTeacher:
         self.model = place(model, self.device)
         self.batcher = Batcher(data.train_images, data.mean, data.std, device, views.cutout)
         size = data.train_images.shape[1]
-        dense = architecture(ref.model).dense
-        self.precision = fastest(device, dense=dense, image_size=size)
+        self.precision = answering_precision(ref.model, device, size) if ref.precision == "auto" else ref.precision
         if (device, self.precision) == ("cpu", "fp32"):
             with torch.no_grad():
                 self.model = frozen(self.model, torch.zeros(2, 3, size, size))
@@ -174,5 +175,10 @@ def _digest(logits: np.ndarray) -> bytes:
 
 def cache_key(ref: TeacherRef, data: ImageData, views: ViewConfig) -> str:
     """What the logits depend on, as a folder name."""
-    content = {"teacher": ref.sha256, "data": data.fingerprint, "views": dataclasses.asdict(views)}
+    content = {
+        "teacher": ref.sha256,
+        "precision": ref.precision,
+        "data": data.fingerprint,
+        "views": dataclasses.asdict(views),
+    }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]

@@ -107,7 +107,7 @@ def train(
         views = to_device(views, device)
         model.train()
         training_started = time.perf_counter()
-        share = config.share_of_side(number)
+        share = config.share_of_side(number, data.train_images.shape[1])
         shuffled = torch.from_numpy(stepper.order.permutation(len(labels))).to(device)
         for indices in shuffled.split(config.batch_size):
             teacher = None if logits is None else logits[indices]
@@ -149,7 +149,8 @@ class Stepper:
     def __init__(self, config: TrainConfig, model: nn.Module, data: ImageData, steps_per_epoch: int) -> None:
         self.config = config
         self.model = model
-        self.precision = training_precision(config, data.train_images.shape[1])
+        side = data.train_images.shape[1]
+        self.precision = training_precision(config.precision, config.model, config.device, side)
         if (config.device, self.precision) == ("cpu", "bf16"):
             use_products(model)
         self.optimizer = make_optimizer(config, model)
@@ -214,6 +215,8 @@ def save_state(epoch: Epoch, path: Path) -> None:
         if value is not None
     }
     tensors["dropout"] = torch.get_rng_state()
+    if stepper.config.device == "cuda":
+        tensors["dropout/cuda"] = torch.cuda.get_rng_state()
     about = {
         "epochs": epoch.number,
         "steps": stepper.taken,
@@ -235,6 +238,8 @@ def load_state(stepper: Stepper, path: Path) -> int:
         for key in file.keys():  # noqa: SIM118 - not a dict
             if key == "dropout":
                 torch.set_rng_state(file.get_tensor(key))
+            elif key == "dropout/cuda":
+                torch.cuda.set_rng_state(file.get_tensor(key))
             else:
                 _, number, name = key.split("/")
                 kept = _laid_out_as(parameters[int(number)], file.get_tensor(key))
@@ -268,10 +273,14 @@ def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
         {"params": norms, "weight_decay": 0.0, "rate": NORM_BIAS_RATE},
     ]
     # fused: one pass over the weights, and on a GPU no waiting for the loss scaler's verdict
-    if config.optimizer == "sgd":
-        nesterov = config.momentum > 0
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=True)
-    return torch.optim.AdamW(groups, lr=config.lr, fused=True)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr, fused=True)
+    nesterov = config.momentum > 0
+    sgd = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=True)
+    if config.momentum:  # a first step that the loss scaler skips would leave it as memory happens to be
+        for parameter in model.parameters():
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
 
 
 def class_weights(config: TrainConfig, labels: np.ndarray) -> Tensor | None:

@@ -46,6 +46,7 @@ from sweeps.job import (
     chosen_finalists,
     job,
     parse_study,
+    precision_of,
     prepare,
     shown,
     teacher_ref,
@@ -140,7 +141,7 @@ def find_finalists(work: Job, prepared: Prepared, students: Sequence[str]) -> Fi
     """Search teacher and students, then train the students' best trials anew, with seeds that no trial had."""
     if prepared.teacher is None:
         trial = search_teacher(work)
-        teacher, own_teacher, subject = teacher_ref(work.run, trial), [trial], as_subject(work, trial)
+        teacher, own_teacher, subject = teacher_ref(work, trial), [trial], as_subject(work, trial)
     else:
         teacher, own_teacher, subject = prepared.teacher, [], brought_teacher(prepared.teacher, work.classes)
     earlier = earlier_trials(work.study)
@@ -253,6 +254,7 @@ def train_pruned(
             epochs=study.pruned_epochs,
             start=whole.checkpoint,
             start_sha256=whole.checkpoint_sha256,
+            precision=precision_of(work, model),
         )
         for model, whole in wholes.items()
         for share in study.prune

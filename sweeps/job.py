@@ -16,8 +16,9 @@ from torch import nn
 
 from analysis.frames import load_run
 from cifar_tune import cli
+from cifar_tune.arithmetic import answering_precision, training_precision
 from cifar_tune.bucket import Bucket, is_uri
-from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, TEACHER_ARM, Arm, StudyConfig, check
+from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, TEACHER_ARM, Arm, StudyConfig, TrainPrecision, check
 from cifar_tune.data import ImageData, describe, load, subset
 from cifar_tune.device import environment, resolve_device
 from cifar_tune.ledger import Ledger
@@ -190,7 +191,12 @@ def _teacher_given(study: StudyConfig, data: ImageData) -> TeacherRef | None:
             f"teacher checkpoint {path} was trained on other data (fingerprint {mark[:12]}) than this study's "
             f"({data.fingerprint[:12]}); --teacher-from-other-data takes it all the same"
         )
-    return TeacherRef(model=study.teacher, checkpoint=str(path.absolute()), sha256=sha256_file(path))
+    return TeacherRef(
+        model=study.teacher,
+        checkpoint=str(path.absolute()),
+        sha256=sha256_file(path),
+        precision=answering_precision(study.teacher, resolve_device(study.device), data.train_images.shape[1]),
+    )
 
 
 @contextlib.contextmanager
@@ -349,12 +355,17 @@ def _standing(seeds: Sequence[TrialRecord]) -> tuple[int, float]:
     return len(seeds), float(np.mean([t.val_accuracy or 0.0 for t in seeds]))
 
 
-def teacher_ref(run: Path, trial: TrialRecord) -> TeacherRef:
+def teacher_ref(work: Job, trial: TrialRecord) -> TeacherRef:
     """A teacher trial as the teacher of a search."""
     assert trial.stage == TEACHER_ARM
     assert trial.checkpoint is not None
     assert trial.checkpoint_sha256 is not None
-    return TeacherRef(model=trial.model, checkpoint=str(run / trial.checkpoint), sha256=trial.checkpoint_sha256)
+    return TeacherRef(
+        model=trial.model,
+        checkpoint=str(work.run / trial.checkpoint),
+        sha256=trial.checkpoint_sha256,
+        precision=answering_precision(trial.model, work.device, work.input_shape[-1]),
+    )
 
 
 def as_subject(work: Job, trial: TrialRecord) -> Subject:
@@ -382,7 +393,13 @@ def training_of(work: Job, arm: Arm, model: str, sample: dict[str, Any], seed: i
         epochs=epochs,
         start=None if start is None else str(start),
         start_sha256=None if start is None else sha256_file(start),
+        precision=precision_of(work, model),
     )
+
+
+def precision_of(work: Job, model: str) -> TrainPrecision:
+    """The arithmetic in which this run trains a model."""
+    return training_precision(work.study.precision, model, work.device, work.input_shape[-1])
 
 
 def train_task(

@@ -10,7 +10,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from locust import FastHttpUser, constant, events, task
@@ -19,6 +19,7 @@ from PIL import Image
 SIDE, OUT = int(os.environ["CIFAR_TUNE_SIDE"]), Path(os.environ["CIFAR_TUNE_REQUESTS"])
 IMAGES = 16
 """Made-up ones, in turns: what an image shows changes no time."""
+OK, DIGITS = 200, 3
 
 requests: list[tuple[float, float, bool]] = []
 """End as Unix time, milliseconds, whether it was answered as it should."""
@@ -38,15 +39,23 @@ class Sender(FastHttpUser):
 
     wait_time = constant(0)
     files = encoded()
+    first: ClassVar[dict[int, tuple[str, float]]] = {}
+    """Image -> what the endpoint answered first, whoever asked."""
     sent = 0
 
     @task
     def classify(self) -> None:
-        """One image."""
+        """One image; an answer that is not what that image was given before is a failure: images were mixed up."""
         self.sent += 1
-        body = self.files[self.sent % len(self.files)]
-        # locust's annotation knows no bytes
-        self.client.post("/", data=body, headers={"Content-Type": "image/png"})  # pyright: ignore[reportArgumentType]
+        image = self.sent % len(self.files)
+        how: dict[str, Any] = {"data": self.files[image], "headers": {"Content-Type": "image/png"}}
+        with self.client.post("/", **how, catch_response=True) as response:
+            if response.status_code != OK:
+                return  # a failure already
+            answer = response.json()
+            same = self.first.setdefault(image, (answer["class"], answer["probability"]))
+            if (answer["class"], round(answer["probability"], DIGITS)) != (same[0], round(same[1], DIGITS)):
+                response.failure(f"{answer} for an image that was given {same}")
 
 
 @events.request.add_listener

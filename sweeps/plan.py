@@ -77,7 +77,7 @@ def training_stages(prepared: Prepared, rates: Mapping[str, float]) -> list[Plan
     Args:
         rates: of each model, training images a second of the whole machine.
     """
-    study, images = prepared.study, len(prepared.data.train_images)
+    study, images, side = prepared.study, len(prepared.data.train_images), prepared.data.train_images.shape[1]
     searched = images if prepared.search_data is None else len(prepared.search_data.train_images)
     arms = study_arms(study)
     # what a run in a bucket holds is known when it is here
@@ -89,7 +89,7 @@ def training_stages(prepared: Prepared, rates: Mapping[str, float]) -> list[Plan
         name: str, model: str, stage: Stage, epochs: int, trials: int, images: int, answers: float = 0.0
     ) -> PlannedStage:
         done = min(trials, finished[stage, model])
-        passes = _full_sized_epochs(study, model, stage, epochs)
+        passes = _full_sized_epochs(study, model, stage, epochs, side)
         seconds = (trials - done) * passes * images / rates[model] + (answers + SECONDS_A_FIT if done < trials else 0.0)
         of = "" if images == len(prepared.data.train_images) else f" on {images} images"
         work = f"{trials} trials of {epochs} epochs{of}" + (f", {done} of them done" if done else "")
@@ -128,12 +128,12 @@ def measured_models(study: StudyConfig) -> list[str]:
     return [study.teacher, *(s for s in study.students for _ in study_arms(study)), *pruned_models(study)]
 
 
-def _full_sized_epochs(study: StudyConfig, model: str, stage: Stage, epochs: int) -> float:
+def _full_sized_epochs(study: StudyConfig, model: str, stage: Stage, epochs: int, side: int) -> float:
     """Epochs of full-sized images that cost what these epochs do: arithmetic goes with the pixels."""
     fresh = model not in (*study.pretrained_paths, *pruned_models(study))
     progressive = fresh and study.progressive_in(stage)
     config = study.train_config(study.teacher, TEACHER_ARM, {}, epochs=epochs, progressive=progressive)
-    return sum(config.share_of_side(epoch) ** 2 for epoch in range(1, epochs + 1))
+    return sum(config.share_of_side(epoch, side) ** 2 for epoch in range(1, epochs + 1))
 
 
 def study_arms(study: StudyConfig) -> tuple[Arm, ...]:

@@ -9,11 +9,12 @@ import torch
 from small_data import small_data
 from torch import nn
 
-from cifar_tune.config import Variant
+from cifar_tune.config import Precision, Variant
 from cifar_tune.data import random_images
 from cifar_tune.models import build_model
 from cifar_tune.quantisation import CALIBRATION_IMAGES, calibration_data, convolution_share
 from cifar_tune.runtimes import RUNTIMES, Runnable, Source, UnsupportedError
+from cifar_tune.runtimes.onnxruntime import OPSET
 
 IMAGES = torch.randn(24, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 NEEDS = {"onnxruntime": "onnxruntime", "openvino": "nncf", "aotinductor": "torchao"}
@@ -59,6 +60,14 @@ def test_static_int8_is_less_than_a_third_of_the_size(tmp_path: Path) -> None:
     whole = load(Variant(runtime="onnxruntime"), tmp_path / "fp32", model)
     small = load(Variant(runtime="onnxruntime", precision="int8"), tmp_path / "int8", model)
     assert small.artifact_mb < 0.3 * whole.artifact_mb
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int8_dynamic"])
+def test_opset_of_an_onnx_file_is_what_the_candidate_says(precision: Precision, tmp_path: Path) -> None:
+    load(Variant(runtime="onnxruntime", precision=precision), tmp_path)
+    (file,) = tmp_path.rglob("model.onnx")
+    opsets = {o.domain: o.version for o in pytest.importorskip("onnx").load(file).opset_import}
+    assert opsets[""] == OPSET
 
 
 @pytest.mark.parametrize("variant", STATIC, ids=lambda v: v.name)

@@ -23,6 +23,7 @@ from PIL import Image
 from test_candidate import CLASSES, PIXELS, SIDE, VERIFIED, shipment, source
 from test_uploads import bomb, encoded
 
+from analysis.sections import serving_answer
 from cifar_tune.candidate import deploy, note_verification, write_candidate
 from cifar_tune.config import Variant
 from cifar_tune.models import build_model, save_weights
@@ -203,6 +204,28 @@ def test_candidate_that_was_not_verified_is_not_served(candidate: Path, tmp_path
         endpoint.read_card(tmp_path)
 
 
+def test_replica_whose_model_answers_no_numbers_is_not_well(candidate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "open_candidate", lambda *_: lambda _: np.full(len(CLASSES), np.nan))
+    with pytest.raises(RuntimeError, match="not finite"):
+        endpoint.Endpoint(str(candidate), 1)
+
+
+def load(users: int, p95_ms: float, *, meets: bool) -> dict[str, Any]:
+    figures = {"p50_ms": p95_ms / 2, "p95_ms": p95_ms, "throughput": 100.0 * users}
+    return {"users": users, "p95_limit_ms": 20.0, "meets": meets, **figures}
+
+
+def test_highest_load_is_that_of_most_images_within_the_limit() -> None:
+    loads = [load(1, 5.0, meets=True), load(4, 15.0, meets=True), load(16, 60.0, meets=False)]
+    said = "The highest load that keeps p95 within 20 ms: 400 images/s from 4 users, p50 7.50 ms, p95 15.00 ms."
+    assert serving_answer(loads) == said
+
+
+def test_no_load_within_the_limit_is_said() -> None:
+    said = "No load that was tried keeps p95 within 20 ms without failures."
+    assert serving_answer([load(1, 60.0, meets=False)]) == said
+
+
 def test_load_test_writes_rows_that_the_report_shows(candidate: Path, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", full_latency())
     (run / "candidate").symlink_to(candidate)
@@ -215,4 +238,6 @@ def test_load_test_writes_rows_that_the_report_shows(candidate: Path, tmp_path: 
     assert [r.users for r in rows] == [1, 4]
     assert all(r.requests > 0 and r.failures == 0 and r.meets for r in rows)
     assert all(r.p50_ms <= r.p95_ms <= r.p99_ms for r in rows if r.p50_ms and r.p95_ms and r.p99_ms)
-    assert "## Behind HTTP" in (run / "report.md").read_text()
+    text = (run / "report.md").read_text()
+    assert "## Behind HTTP" in text
+    assert f"takes {endpoint.read_card(candidate)['p50_ms']:.3f} ms without a server" in text

@@ -150,12 +150,14 @@ def test_a_folder_that_cannot_be_made_leaves_the_teacher_itself(teacher: Teacher
     assert without.trouble == f"teacher logits cannot be kept in {tmp_path / 'file'} (Not a directory): trials ask it"
 
 
-@pytest.mark.parametrize("changed", ["teacher", "data", "views"])
+@pytest.mark.parametrize("changed", ["teacher", "precision", "data", "views"])
 def test_cache_key_depends_on(changed: str) -> None:
     ref, data, views = TeacherRef(model="resnet18", checkpoint="", sha256="1"), DATA, ViewConfig()
     before = cache_key(ref, data, views)
     if changed == "teacher":
         ref = dataclasses.replace(ref, sha256="2")
+    elif changed == "precision":
+        ref = dataclasses.replace(ref, precision="bf16")
     elif changed == "data":
         data = dataclasses.replace(data, fingerprint="other")
     else:

@@ -58,12 +58,23 @@ def test_dropout_follows_the_seed_whatever_was_drawn_before() -> None:
 
 def test_progressive_training_ends_at_the_images_own_side() -> None:
     settings = config(epochs=7, progressive=True)
-    assert [settings.share_of_side(epoch) for epoch in range(1, 8)] == [0.5] * 3 + [0.75] * 2 + [1.0] * 2
+    assert [settings.share_of_side(epoch, 32) for epoch in range(1, 8)] == [0.5] * 3 + [0.75] * 2 + [1.0] * 2
+
+
+@pytest.mark.parametrize(("side", "first"), [(8, 8), (20, 16), (28, 16), (96, 48)])
+def test_progressive_training_shows_nothing_below_sixteen_pixels(side: int, first: int) -> None:
+    assert side * config(epochs=8, progressive=True).share_of_side(1, side) == pytest.approx(first)
+
+
+def test_a_first_step_that_is_skipped_leaves_no_momentum() -> None:
+    model = nn.Linear(3, 2)
+    optimizer = make_optimizer(config(), model)
+    assert all(optimizer.state[p]["momentum_buffer"].count_nonzero() == 0 for p in model.parameters())
 
 
 def test_trained_weights_see_the_images_as_they_are() -> None:
     settings = config(epochs=4, progressive=True, start="weights.safetensors")
-    assert [settings.share_of_side(epoch) for epoch in range(1, 5)] == [1.0] * 4
+    assert [settings.share_of_side(epoch, 32) for epoch in range(1, 5)] == [1.0] * 4
 
 
 def test_smaller_images_keep_their_mean() -> None:

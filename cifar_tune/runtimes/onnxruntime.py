@@ -45,6 +45,7 @@ def _quantise(fp32: Path, source: Source) -> Path:
         else:
             reader = _Calibration(source)
             q.quantize_static(folded, made, reader, per_channel=True, activation_type=q.QuantType.QUInt8)
+    need("onnx", "onnx").checker.check_model(str(made))
     return made
 
 

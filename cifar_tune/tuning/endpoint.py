@@ -62,10 +62,11 @@ class Endpoint:
     Args:
         folder: of a candidate; None: a server that does everything but classify, to see what the serving costs.
         batch: see Limits.
+        side: of the images that a server which classifies nothing decodes, in pixels.
     """
 
-    def __init__(self, folder: str | None, batch: int) -> None:
-        self._card: dict[str, Any] = {"image_size": 32} if folder is None else read_card(Path(folder))
+    def __init__(self, folder: str | None, batch: int, side: int = 32) -> None:
+        self._card: dict[str, Any] = {"image_size": side} if folder is None else read_card(Path(folder))
         self._classify = _constant if folder is None else open_candidate(Path(folder), self._card)
         self._answers.set_max_batch_size(batch)  # pyright: ignore[reportAttributeAccessIssue] - of the decorator
         self._check()  # the first call may compile
@@ -204,11 +205,13 @@ def _built(folder: Path, card: dict[str, Any]) -> Callable[[np.ndarray], np.ndar
 
 
 @contextlib.contextmanager
-def serving(folder: Path | None, limits: Limits, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+def serving(
+    folder: Path | None, limits: Limits, host: str = "127.0.0.1", port: int = 0, side: int = 32
+) -> Iterator[str]:
     """Ray and an endpoint on this machine, up while the context is; gives its address.
 
     Args:
-        folder: see Endpoint.
+        folder, side: see Endpoint.
         host: where to listen; there is no access control, so another one than loopback is for who may use it.
 
     Raises:
@@ -238,7 +241,7 @@ def serving(folder: Path | None, limits: Limits, host: str = "127.0.0.1", port: 
         options = {"host": host, "port": port, "request_timeout_s": limits.timeout}
         serve.start(http_options=options, logging_config={"log_level": "ERROR", "enable_access_log": False})
         serve.run(
-            deployment.bind(None if folder is None else str(folder.absolute()), limits.batch),
+            deployment.bind(None if folder is None else str(folder.absolute()), limits.batch, side),
             name=NAME,
             logging_config={"log_level": "ERROR", "enable_access_log": False},
         )

@@ -19,7 +19,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from cifar_tune.config import DISTILL_ARM, Arm, StudyConfig, TrainConfig
+from cifar_tune.config import DISTILL_ARM, Arm, StudyConfig, TrainConfig, TrainPrecision
 from cifar_tune.data import ImageData
 from cifar_tune.models import load_weights, save_weights
 from cifar_tune.records import Stage
@@ -41,6 +41,8 @@ class Training:
     start: str | None = None
     """Absolute path of the weights to begin with, of the whole model where this one is pruned; None: fresh ones."""
     start_sha256: str | None = None
+    precision: TrainPrecision = "auto"
+    """Arithmetic of its steps."""
 
     def config(self, study: StudyConfig, stage: Stage, **fixed: Any) -> TrainConfig:
         """What the training loop takes."""
@@ -52,6 +54,7 @@ class Training:
             epochs=self.epochs,
             progressive=study.progressive_in(stage),
             start=self.start,
+            precision=self.precision,
             **fixed,
         )
 
