@@ -19,6 +19,8 @@ from analysis.markdown import MISSING, bullets, fixed, table
 from analysis.tables import DistillationGain, zeroed_rows
 from cifar_tune.config import DISTILL_ARM, PLAIN_ARM
 
+MOST_NAMED = 4
+"""Optimisations that are named where more have the same cause: the table above has them all."""
 _DISTILL_RULES = {
     "always": "Rule `always`: the distillation search runs whatever the plain student reaches.",
     "never": "Rule `never`: no distillation search was run.",
@@ -130,8 +132,16 @@ def _heading(verdict: str) -> str:
 
 
 def _named(decisions: list[Decision], verdict: str) -> str:
-    chosen = [d for d in decisions if d.verdict == verdict]
-    return "; ".join(f"{d.optimization} on {d.model} ({d.arm}), {_cause(d)}" for d in chosen)
+    """What has a verdict, with its cause; what shares one is told together."""
+    causes: dict[str, list[str]] = {}
+    for d in (d for d in decisions if d.verdict == verdict):
+        causes.setdefault(_cause(d), []).append(f"{d.optimization} on {d.model} ({d.arm})")
+    return "; ".join(f"{_few(names)}, {cause}" for cause, names in causes.items())
+
+
+def _few(names: list[str]) -> str:
+    more = len(names) - MOST_NAMED
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:MOST_NAMED])} and {more} more"
 
 
 def _cause(decision: Decision) -> str:

@@ -78,13 +78,15 @@ def load(config: DataConfig, data_dir: str = "data") -> ImageData:
     test = _subset(source.test, config.test_images, 1, stream_of(config.seed, TEST), "test images")
     total = round(config.validation_fraction * len(train.labels))
     held_out = stratified(train.labels, total, stream_of(config.seed, VALIDATION), least=1, leave=1)
+    if config.source not in DATASETS:  # in those no image is there twice
+        digests = [_digest(train, row) for row in range(len(train.labels))]
+        _check_apart(train, digests, test)
+        held_out &= ~_also_trains(digests, held_out)
     parts = {
         "train": train.take(np.flatnonzero(~held_out)),
         "validation": train.take(np.flatnonzero(held_out)),
         "test": test,
     }
-    if config.source not in DATASETS:  # those are known to be apart
-        _check_apart(train, test)
     arrays: dict[str, np.ndarray] = {}
     for part, images in parts.items():
         pixels, labels = decode(images, config.image_size or source.size, skip_unreadable=config.skip_unreadable)
@@ -168,15 +170,21 @@ def _check_classes(source: Source, labels: np.ndarray, least: int, what: str) ->
             raise ValueError(f"class {name!r} of {source.name} has {count} {what}")
 
 
-def _check_apart(train: Images, test: Images) -> None:
+def _check_apart(train: Images, digests: Sequence[bytes | None], test: Images) -> None:
     """ValueError names an image whose bytes are in the training and in the test set: its answer would be known."""
 
     tested = {_digest(test, row): row for row in range(len(test.labels))}
     tested.pop(None, None)
-    for row in range(len(train.labels)):
-        twin = tested.get(_digest(train, row))
+    for row, digest in enumerate(digests):
+        twin = tested.get(digest)
         if twin is not None:
             raise ValueError(f"the same image is in both splits: {train.where(row)} and {test.where(twin)}")
+
+
+def _also_trains(digests: Sequence[bytes | None], held_out: np.ndarray) -> np.ndarray:
+    """Which images that are held out have a twin that trains: bool (images,). Such an image validates nothing."""
+    trains = {digest for digest, held in zip(digests, held_out, strict=True) if not held} - {None}
+    return np.array([bool(held) and digest in trains for digest, held in zip(digests, held_out, strict=True)])
 
 
 def _digest(images: Images, row: int) -> bytes | None:

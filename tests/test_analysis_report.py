@@ -136,6 +136,13 @@ def test_what_lost_accuracy_did_not_work_for_that_reason(tmp_path: Path) -> None
     assert "accuracy falls by 1.0 point or more" in line
 
 
+def test_what_has_one_cause_is_told_together(tmp_path: Path) -> None:
+    disturbed = [dataclasses.replace(row, contended=True) for row in data.full_latency() if row.status == "ok"]
+    text = markdown(data.write_run(tmp_path / "disturbed", disturbed))
+    (line,) = [line for line in text.splitlines() if line.startswith("- Open:")]
+    assert line.count("other processes used the machine") == 1
+
+
 def test_r12_what_fell_back_is_open_for_its_whole_reason(tmp_path: Path) -> None:
     fallen = data.latency(Variant(compile="default"), status="fallback", error="no compiler; TorchScript was measured")
     whole = [row for row in data.full_latency() if (row.variant, row.arm) != (fallen.variant, fallen.arm)]

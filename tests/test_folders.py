@@ -209,6 +209,15 @@ def test_the_result_cannot_be_changed(parquet: Path) -> None:
         load_folder(parquet).name = "other"  # pyright: ignore[reportAttributeAccessIssue] - the test: it is frozen
 
 
+def test_image_that_is_there_twice_does_not_validate_what_it_trained(folder: Path) -> None:
+    for at in range(0, 20, 2):
+        shutil.copy(folder / "train" / "cat" / f"{at:03}.png", folder / "train" / "cat" / f"twin{at:03}.png")
+    for seed in range(5):
+        data = load_folder(folder, seed=seed, validation_fraction=0.4)
+        trained = set(images_of(data, "train"))
+        assert not trained & set(images_of(data, "validation"))
+
+
 def test_image_in_both_splits_is_refused(folder: Path) -> None:
     shutil.copy(folder / "train" / "cat" / "003.png", folder / "test" / "dog" / "again.png")
     said = "the same image is in both splits: {train}/cat/003.png and {test}/dog/again.png"
