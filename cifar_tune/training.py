@@ -272,10 +272,10 @@ def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
         {"params": rest, "weight_decay": 0.0, "rate": 1.0},
         {"params": norms, "weight_decay": 0.0, "rate": NORM_BIAS_RATE},
     ]
-    # fused: one pass over the weights, and on a GPU no waiting for the loss scaler's verdict
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr, fused=True)
+        return torch.optim.AdamW(groups, lr=config.lr)
     nesterov = config.momentum > 0
+    # fused: one pass over the weights, and on a GPU no waiting for the loss scaler's verdict
     sgd = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=True)
     if config.momentum:  # a first step that the loss scaler skips would leave it as memory happens to be
         for parameter in model.parameters():
