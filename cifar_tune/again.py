@@ -51,7 +51,6 @@ def trial_again(run: Path, trial_id: str) -> tuple[TrainConfig, ImageData, Teach
         cast("Arm", trial.arm),
         _sample(trial),
         epochs=trial.epochs,
-        progressive=study.progressive_in(trial.stage),
         precision=trial.precision or study.precision,
         start=_start(run, study, trials, trial.start_sha256),
         seed=trial.seed,

@@ -312,8 +312,8 @@ class StudyConfig:
     """Epochs of a student trial."""
     teacher_epochs: int | None = None
     """Epochs of a teacher trial; None: as many as a student's."""
-    progressive: bool = False
-    """Train teacher and finalists on smaller images first: more epochs in the same time. A search does not."""
+    teacher_progressive: bool = False
+    """Train the teacher on smaller images first: more epochs in the same time."""
     search_images: int | None = None
     """Stratified subset of the training images, at most as many, for the students' search; finalists train on all."""
     final_top: int = 3
@@ -504,10 +504,6 @@ class StudyConfig:
         """Bounds of the learning rate of this arm."""
         return self.lr_range if arm != TEACHER_ARM or self.teacher_lr_range is None else self.teacher_lr_range
 
-    def progressive_in(self, stage: str) -> bool:
-        """Whether trainings of a stage see smaller images first: not those of a search, which compares early epochs."""
-        return self.progressive and stage in (TEACHER_ARM, "final")
-
     @property
     def finalist_epochs(self) -> int:
         """Epochs of a student's finalist."""
@@ -534,10 +530,12 @@ class StudyConfig:
     def train_config(self, model: str, arm: Arm, sample: dict[str, Any], **fixed: Any) -> TrainConfig:
         """The training that a point of the search space stands for.
 
-        `fixed`: epochs, progressive, start, seed, device, threads, views.
+        `fixed`: epochs, start, precision, seed, device, threads, views.
         """
         settings: dict[str, Any] = {
             "epochs": self.arm_epochs(arm),
+            # a student that distils sees what its teacher answered for
+            "progressive": arm == TEACHER_ARM and self.teacher_progressive,
             **self._training_settings(),
             **sample,
             **fixed,

@@ -27,23 +27,23 @@ PRESETS: dict[str, StudyConfig] = {
         latency_time_limit=5.0,
         runtimes=("onnxruntime",),
     ),
-    # CIFAR-10 on two cores: 3.2 h where they have no matrix units (docs/results/cifar10), two are hoped for where they
-    # have. docs/log.md tells how the numbers were chosen.
+    # CIFAR-10 on two cores: 3.2 h on a Xeon that trains in fp32 (docs/results/cifar10), about two where bf16 pays.
+    # docs/log.md tells how the numbers were chosen.
     "cpu": StudyConfig(
         preset="cpu",
         students=("speednet",),
         teacher_samples=1,
         teacher_epochs=8,
-        progressive=True,
+        teacher_progressive=True,
         epochs=4,
         crop_padding=2,  # few epochs: a narrower border is learnt sooner
         search_images=5000,
         grace_epochs=1,
         final_top=1,
         final_seeds=2,
-        final_epochs=9,
+        final_epochs=6,
         distinct_views=4,
-        lr_range=(0.05, 0.2),  # few epochs of few images like lower rates, at which finalists learn less
+        lr_range=(0.02, 0.2),  # above 0.1 a few epochs of few images go nowhere
         teacher_lr_range=(0.1, 0.2),  # the only teacher takes the lower bound: ResNet-18's usual 0.1
         schedules=("one_cycle", "cosine"),
         runtimes=("onnxruntime", "openvino"),

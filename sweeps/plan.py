@@ -89,7 +89,7 @@ def training_stages(prepared: Prepared, rates: Mapping[str, float]) -> list[Plan
         name: str, model: str, stage: Stage, epochs: int, trials: int, images: int, answers: float = 0.0
     ) -> PlannedStage:
         done = min(trials, finished[stage, model])
-        passes = _full_sized_epochs(study, model, stage, epochs, side)
+        passes = _full_sized_epochs(study, stage, epochs, side)
         seconds = (trials - done) * passes * images / rates[model] + (answers + SECONDS_A_FIT if done < trials else 0.0)
         of = "" if images == len(prepared.data.train_images) else f" on {images} images"
         work = f"{trials} trials of {epochs} epochs{of}" + (f", {done} of them done" if done else "")
@@ -128,11 +128,10 @@ def measured_models(study: StudyConfig) -> list[str]:
     return [study.teacher, *(s for s in study.students for _ in study_arms(study)), *pruned_models(study)]
 
 
-def _full_sized_epochs(study: StudyConfig, model: str, stage: Stage, epochs: int, side: int) -> float:
+def _full_sized_epochs(study: StudyConfig, stage: Stage, epochs: int, side: int) -> float:
     """Epochs of full-sized images that cost what these epochs do: arithmetic goes with the pixels."""
-    fresh = model not in (*study.pretrained_paths, *pruned_models(study))
-    progressive = fresh and study.progressive_in(stage)
-    config = study.train_config(study.teacher, TEACHER_ARM, {}, epochs=epochs, progressive=progressive)
+    arm, start = TEACHER_ARM if stage == TEACHER_ARM else PLAIN_ARM, study.pretrained_paths.get(study.teacher)
+    config = study.train_config(study.teacher, arm, {}, epochs=epochs, start=start)
     return sum(config.share_of_side(epoch, side) ** 2 for epoch in range(1, epochs + 1))
 
 

@@ -236,7 +236,7 @@ class TrialKeeper:
         there = metrics.get("environment")  # of the node that trained; none where it never said a word
         error = trial.error or metrics.get("failure")
         # what the worker was told, so that its defaults are recorded too
-        config = training.config(task.study, task.stage)
+        config = training.config(task.study)
         checkpoint = self._keep_weights(trial_id, trial.checkpoint)
         return TrialRecord(
             run=self._run.name,

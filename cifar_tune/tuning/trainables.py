@@ -44,7 +44,7 @@ class Training:
     precision: TrainPrecision = "auto"
     """Arithmetic of its steps."""
 
-    def config(self, study: StudyConfig, stage: Stage, **fixed: Any) -> TrainConfig:
+    def config(self, study: StudyConfig, **fixed: Any) -> TrainConfig:
         """What the training loop takes."""
         return study.train_config(
             self.model,
@@ -52,7 +52,6 @@ class Training:
             self.sample,
             seed=self.seed,
             epochs=self.epochs,
-            progressive=study.progressive_in(stage),
             start=self.start,
             precision=self.precision,
             **fixed,
@@ -102,7 +101,6 @@ def _train_trial(sample: dict[str, Any], task: TrainTask) -> None:
     training = task.training(sample)
     config = training.config(
         task.study,
-        task.stage,
         device=task.device,
         threads=task.threads,
         views=task.study.view_config(image_size=data.train_images.shape[1], flip_suits_data=data.flip),
