@@ -27,7 +27,7 @@ PRESETS: dict[str, StudyConfig] = {
         latency_time_limit=5.0,
         runtimes=("onnxruntime",),
     ),
-    # CIFAR-10 on two cores: 3.2 h on a Xeon that trains in fp32 (docs/results/cifar10), about two where bf16 pays.
+    # CIFAR-10 on two cores: 3.2 h on a Xeon that trains in fp32 (docs/results/cifar10); less where bf16 pays.
     # docs/log.md tells how the numbers were chosen.
     "cpu": StudyConfig(
         preset="cpu",
