@@ -16,6 +16,7 @@ from cifar_tune.config import StudyConfig
 from cifar_tune.presets import PRESETS
 from cifar_tune.records import EpochRecord, TrialRecord
 from cifar_tune.tuning.searcher import first_points, importance, make_scheduler, make_searcher, open_journal
+from cifar_tune.tuning.stages import ranked
 from cifar_tune.tuning.unfinished import METRIC
 
 STUDY = dataclasses.replace(PRESETS["quick"], schedules=("cosine", "linear"), num_samples=50)
@@ -164,3 +165,9 @@ def test_importance_finds_the_parameter_that_matters() -> None:
 @pytest.mark.parametrize("trials", [[finished()] * 3, [finished(lr=0.01 * n) for n in range(1, 6)]])
 def test_importance_of_nothing_is_empty(trials: list[TrialRecord]) -> None:
     assert importance(trials, STUDY, "plain") == {}
+
+
+def test_of_equal_trials_the_same_is_best_in_whatever_order_they_ended() -> None:
+    """Else the weights of one are kept and those of the other are used."""
+    equal = [finished(trial_id=name) for name in ("a", "b")]
+    assert ranked(equal) == ranked(equal[::-1])

@@ -179,9 +179,13 @@ def forget_ended(run: Path, ledger: Ledger) -> None:
 
 
 def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """The trials that have weights, best first: by validation accuracy, those that ran to their end before others."""
+    """The trials that have weights, best first: by validation accuracy, those that ran to their end before others.
+
+    Among equals the name decides, not the order they are given in: as trials end, it says whose weights are kept, and
+    later whose are used.
+    """
     scored = [t for t in trials if t.val_accuracy is not None and t.checkpoint and t.status != "failed"]
-    return sorted(scored, key=lambda t: (t.status != "ok", -(t.val_accuracy or 0.0)))
+    return sorted(scored, key=lambda t: (t.status != "ok", -(t.val_accuracy or 0.0), t.trial_id))
 
 
 class TrialKeeper:
