@@ -53,7 +53,7 @@ def loaders(data: ImageData, batch: int, workers: int) -> tuple[DataLoader[Any],
 
 def train_usual(config: dict[str, Any], data: ImageData, teacher: tuple[str, str], settings: dict[str, Any]) -> None:
     """One trial: distils `settings["model"]` from `teacher` (architecture, checkpoint) at `config["point"]`."""
-    point = config["point"]
+    began, point = time.time(), config["point"]
     torch.set_num_threads(1)
     torch.manual_seed(settings["seed"])
     train, validation = loaders(data, settings["batch"], settings["workers"])
@@ -64,7 +64,7 @@ def train_usual(config: dict[str, Any], data: ImageData, teacher: tuple[str, str
     frozen = load_model(teacher[0], len(data.classes), Path(teacher[1]))
     optimizer = make_optimizer(recipe, model)
     steps, factor, step = settings["epochs"] * len(train), schedule(point["schedule"]), 0
-    best, timeline = 0.0, []
+    best, timeline = 0.0, [(began, 0.0)]
     for epoch in range(settings["epochs"]):
         model.train()
         total = 0.0

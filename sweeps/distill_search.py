@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from analysis.frames import find_run
 from analysis.report import Candidate, write_report
 from cifar_tune import cli
 from cifar_tune.cli import StudyFailedError
@@ -24,7 +23,7 @@ from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, TEACHER_ARM, Ar
 from cifar_tune.pruning import pruned_name
 from cifar_tune.records import EvaluationRecord, ImportanceRecord, LatencyRecord, TrialRecord
 from cifar_tune.space import first_point
-from cifar_tune.store import note_checksums, read_records, write_records
+from cifar_tune.store import note_checksums, write_records
 from cifar_tune.subjects import Subject
 from cifar_tune.teacher import TeacherRef
 from cifar_tune.tuning.searcher import importance, point_of
@@ -42,6 +41,7 @@ from sweeps.job import (
     Job,
     Prepared,
     as_subject,
+    best_before,
     brought_teacher,
     chosen_finalists,
     job,
@@ -144,28 +144,25 @@ def find_finalists(work: Job, prepared: Prepared, students: Sequence[str]) -> Fi
         teacher, own_teacher, subject = teacher_ref(work, trial), [trial], as_subject(work, trial)
     else:
         teacher, own_teacher, subject = prepared.teacher, [], brought_teacher(prepared.teacher, work.classes)
-    earlier = earlier_trials(work.study)
     best: list[TrialRecord] = []
     for student in students:
-        plain = search_student(work, student, PLAIN_ARM, teacher, earlier)
+        plain = search_student(work, student, PLAIN_ARM, teacher)
         best += plain
         if distillation_due(work.study, plain):
-            best += search_student(work, student, DISTILL_ARM, teacher, earlier)
+            best += search_student(work, student, DISTILL_ARM, teacher)
     finals = train_finalists(work, best, teacher)
     finals += train_pruned(work, subject, own_teacher, chosen_finalists(finals), teacher)
     chosen = [as_subject(work, t) for t in chosen_finalists(finals)]
     return Finalists(subjects=[subject, *chosen], trials=[*own_teacher, *finals])
 
 
-def search_student(
-    work: Job, student: str, arm: Arm, teacher: TeacherRef, earlier: Sequence[TrialRecord]
-) -> list[TrialRecord]:
+def search_student(work: Job, student: str, arm: Arm, teacher: TeacherRef) -> list[TrialRecord]:
     """One arm of one student: its best trials, at most `final_top`; none where every trial failed."""
     study, dataset = work.study, str(work.about_data["label"])
     slots = training_slots(study, work.info, work.device, study.num_samples)
     template = training_of(work, arm, student, {}, study.seed, study.arm_epochs(arm))
     task = train_task(work, arm, slots, template, teacher)
-    warm = next((dataclasses.asdict(t) for t in earlier if (t.arm, t.model) == (arm, student)), None)
+    warm = best_before(study, arm, student)
     trials = search(task, study.num_samples, slots, work.run, dataset, work.ledger, work.view, warm)
     # as many recipes for each arm: where few trials ran to their end, the best of those that were stopped follow
     return ranked(trials)[: study.final_top]
@@ -191,14 +188,6 @@ def write_importance(work: Job) -> None:
     ]
     write_records(work.run / "importance.parquet", ImportanceRecord, found)
     note_checksums(work.run, ["importance.parquet"])
-
-
-def earlier_trials(study: StudyConfig) -> list[TrialRecord]:
-    """The trials of the run to start warm from, best first."""
-    if study.warm_start is None:
-        return []
-    trials = read_records(find_run(study.warm_start, study.storage) / "trials.parquet", TrialRecord)
-    return ranked([t for t in trials if t.stage == t.arm and t.status == "ok"])
 
 
 def train_finalists(work: Job, best: Sequence[TrialRecord], teacher: TeacherRef) -> list[TrialRecord]:

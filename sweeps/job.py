@@ -14,7 +14,7 @@ import numpy as np
 import ray
 from torch import nn
 
-from analysis.frames import load_run
+from analysis.frames import find_run, load_run
 from cifar_tune import cli
 from cifar_tune.arithmetic import answering_precision, training_precision
 from cifar_tune.bucket import Bucket, is_uri
@@ -30,7 +30,16 @@ from cifar_tune.pruning import MARK, require_pruning
 from cifar_tune.records import EpochRecord, LatencyRecord, Stage, TrialRecord
 from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.schedules import schedule
-from cifar_tune.store import PRETRAINED, is_disk_full, note_checksums, replace_file, sha256_file, to_row, write_rows
+from cifar_tune.store import (
+    PRETRAINED,
+    is_disk_full,
+    note_checksums,
+    read_records,
+    replace_file,
+    sha256_file,
+    to_row,
+    write_rows,
+)
 from cifar_tune.subjects import Subject
 from cifar_tune.teacher import TeacherRef, load_model
 from cifar_tune.tuning.cells import start_host
@@ -332,6 +341,15 @@ def write_tables_so_far(work: Job) -> None:
     """The tables of a run that is not at its end: all that the ledger holds."""
     finals = [t for t in work.ledger.read(TrialRecord) if t.stage == "final"]
     write_tables(work, finals, {row["trial_id"] for row in work.ledger.rows(LatencyRecord)})
+
+
+def best_before(study: StudyConfig, arm: Arm, model: str) -> dict[str, Any] | None:
+    """The best trial of such a search in the run to start warm from, as a row; None where there is none."""
+    if study.warm_start is None:
+        return None
+    trials = read_records(find_run(study.warm_start, study.storage) / "trials.parquet", TrialRecord)
+    ended = [t for t in trials if (t.stage, t.model, t.status) == (arm, model, "ok")]
+    return next((dataclasses.asdict(t) for t in ranked(ended)), None)
 
 
 def _with_weights_there(trial: TrialRecord, run: Path) -> TrialRecord:

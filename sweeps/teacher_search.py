@@ -11,7 +11,7 @@ from cifar_tune import cli
 from cifar_tune.config import TEACHER_ARM, StudyConfig
 from cifar_tune.records import TrialRecord
 from cifar_tune.tuning.stages import ranked, search, training_slots
-from sweeps.job import Job, job, parse_study, prepare, shown, train_task, training_of, write_tables
+from sweeps.job import Job, best_before, job, parse_study, prepare, shown, train_task, training_of, write_tables
 
 
 def search_teacher(work: Job) -> TrialRecord:
@@ -21,7 +21,8 @@ def search_teacher(work: Job) -> TrialRecord:
     epochs = study.arm_epochs(TEACHER_ARM)
     template = training_of(work, TEACHER_ARM, study.teacher, {}, study.seed, epochs)
     task = train_task(work, TEACHER_ARM, slots, template)
-    trials = search(task, study.teacher_samples, slots, work.run, dataset, work.ledger, work.view)
+    warm = best_before(study, TEACHER_ARM, study.teacher)
+    trials = search(task, study.teacher_samples, slots, work.run, dataset, work.ledger, work.view, warm)
     best = ranked(trials)
     if not best:
         raise cli.StudyFailedError(

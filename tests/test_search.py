@@ -7,17 +7,18 @@ from typing import Any, cast
 
 import optuna
 import pytest
-from analysis_data import trial
+from analysis_data import trial, write_run
 from optuna.trial import TrialState
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
-from cifar_tune.config import StudyConfig
+from cifar_tune.config import Arm, StudyConfig
 from cifar_tune.presets import PRESETS
 from cifar_tune.records import EpochRecord, TrialRecord
 from cifar_tune.tuning.searcher import first_points, importance, make_scheduler, make_searcher, open_journal
 from cifar_tune.tuning.stages import ranked
 from cifar_tune.tuning.unfinished import METRIC
+from sweeps.job import best_before
 
 STUDY = dataclasses.replace(PRESETS["quick"], schedules=("cosine", "linear"), num_samples=50)
 SMALL = dataclasses.replace(STUDY, lr_range=(0.05, 0.05))
@@ -171,3 +172,17 @@ def test_of_equal_trials_the_same_is_best_in_whatever_order_they_ended() -> None
     """Else the weights of one are kept and those of the other are used."""
     equal = [finished(trial_id=name) for name in ("a", "b")]
     assert ranked(equal) == ranked(equal[::-1])
+
+
+@pytest.mark.parametrize(("arm", "model", "expected"), [("teacher", "resnet18", 0.1), ("plain", "resnet_tiny", 0.05)])
+def test_a_search_starts_warm_from_the_best_of_its_kind(tmp_path: Path, arm: Arm, model: str, expected: float) -> None:
+    earlier = [
+        finished(trial_id="t", stage="teacher", arm="teacher", model="resnet18", lr=0.1),
+        finished(trial_id="a", lr=0.02, val_accuracy=0.8),
+        finished(trial_id="b", lr=0.05, val_accuracy=0.9),
+        finished(trial_id="final-b-seed1", stage="final", lr=0.07, val_accuracy=0.99),
+    ]
+    run = write_run(tmp_path / "earlier", [], earlier)
+    best = best_before(dataclasses.replace(STUDY, warm_start=str(run)), arm, model)
+    assert best is not None
+    assert best["lr"] == expected
