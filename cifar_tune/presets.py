@@ -27,7 +27,8 @@ PRESETS: dict[str, StudyConfig] = {
         latency_time_limit=5.0,
         runtimes=("onnxruntime",),
     ),
-    # CIFAR-10 on two cores: 3.2 h on a Xeon that trains in fp32 (docs/results/cifar10); less where bf16 pays.
+    # CIFAR-10 on two cores: 106 minutes on a Xeon with AMX (docs/results/cifar10); 3.2 h, with six final epochs, on one
+    # that trains in fp32.
     # docs/log.md tells how the numbers were chosen.
     "cpu": StudyConfig(
         preset="cpu",
