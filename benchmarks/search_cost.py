@@ -218,11 +218,11 @@ def sooner(args: argparse.Namespace, folder: Path) -> bool:
     points = [{n: getattr(t, n) for n in ("lr", "schedule", "temperature", "alpha")} for t in searches[0].trials]
     workers = fastest_loading(args, study, data, ref, points, folder)
     seconds, timelines = usual(study, data, ref, points, workers, folder)
-    own = [max(accuracy for _, accuracy in search.line) for search in searches]
+    own = [max(accuracy for _, accuracy in s.line) for s in searches]
     theirs = max(line[-1][1] for line in timelines)
     goal = min(*own, theirs)
     noise = 2 * float(np.sqrt(2 * goal * (1 - goal) / len(data.validation_labels)))
-    reached = [min(at for at, accuracy in search.line if accuracy >= goal) for search in searches]
+    reached = [min(at for at, accuracy in s.line if accuracy >= goal) for s in searches]
     replayed = [until(goal, timelines, seconds, order) for order in range(ORDERS)]
     ratio = float(np.mean(replayed) / np.mean(reached))
     low, high = np.percentile(replayed, [5, 95])

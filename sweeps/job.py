@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -347,9 +348,15 @@ def best_before(study: StudyConfig, arm: Arm, model: str) -> dict[str, Any] | No
     """The best trial of such a search in the run to start warm from, as a row; None where there is none."""
     if study.warm_start is None:
         return None
-    trials = read_records(find_run(study.warm_start, study.storage) / "trials.parquet", TrialRecord)
+    trials = _trials_before(study.warm_start, study.storage)
     ended = [t for t in trials if (t.stage, t.model, t.status) == (arm, model, "ok")]
     return next((dataclasses.asdict(t) for t in ranked(ended)), None)
+
+
+@functools.cache
+def _trials_before(run: str, storage: str) -> list[TrialRecord]:
+    """Read once, though each search asks: of a run in a bucket all is fetched."""
+    return read_records(find_run(run, storage) / "trials.parquet", TrialRecord)
 
 
 def _with_weights_there(trial: TrialRecord, run: Path) -> TrialRecord:
