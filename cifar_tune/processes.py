@@ -148,11 +148,11 @@ def _answer(parent: Connection[Any, Any]) -> None:
 
 
 def _portable(error: BaseException) -> BaseException:
-    """The exception if it survives being pickled, else what it says."""
-    try:
-        return pickle.loads(pickle.dumps(error))  # noqa: S301 - our own, of a moment ago
-    except Exception:  # noqa: BLE001 - an exception's constructor may raise anything
-        return RuntimeError(f"{type(error).__name__}: {error}")
+    """The exception if it survives being pickled, with all that it says; else that alone."""
+    with contextlib.suppress(Exception):  # an exception's constructor may raise anything
+        if str(pickle.loads(pickle.dumps(error))) == str(error):  # noqa: S301 - our own, of a moment ago
+            return error
+    return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _end_with_parent() -> None:

@@ -85,6 +85,29 @@ def test_exception_that_cannot_be_sent_is_told() -> None:
         in_fresh_process(raise_awkward)
 
 
+class ForgetfulError(Exception):
+    """Can be made again, but says nothing then."""
+
+    def __init__(self, *words: str) -> None:
+        super().__init__()
+        self._words = words
+
+    def __str__(self) -> str:
+        return " ".join(self._words)
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return ForgetfulError, ()
+
+
+def raise_forgetful() -> None:
+    raise ForgetfulError("data", "dependent")
+
+
+def test_exception_that_would_arrive_without_its_words_is_told() -> None:
+    with pytest.raises(RuntimeError, match="ForgetfulError: data dependent"):
+        in_fresh_process(raise_forgetful)
+
+
 def spans(ready_after: float) -> tuple[float, float, float]:
     """When this process was ready, when its turn began and when it ended."""
     time.sleep(ready_after)

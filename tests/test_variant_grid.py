@@ -47,6 +47,10 @@ def a_dict():
 
 def features():
     return Small(lambda logits: logits[0])
+
+
+def branches():
+    return Small(lambda logits: logits if logits.isfinite().all() else -logits)
 """
 
 
@@ -179,3 +183,17 @@ def test_own_model_without_data_has_latencies_alone(here: Path) -> None:
     again = subprocess.run([*command, *options, "--resume"], env=environment, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr[-3000:]
     assert pd.read_parquet(report.parent / "latency.parquet").set_index("variant").p50_ms.equals(rows.p50_ms)
+
+
+def test_model_that_cannot_be_quantised_is_a_row_with_the_reason(here: Path) -> None:
+    """A branch on a value is beyond every exporter, and INT8 begins with an export."""
+    command = [sys.executable, variant_grid.__file__, "--model", "own_models:branches", "--input-shape", "1", "8", "8"]
+    options = ["--preset", "quick", "--name", "branches", "--no-dashboard", "--runtimes", "onnxruntime"]
+    environment = {**os.environ, "CXX": "no-such-compiler"}
+    ended = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    report = Path(ended.stdout.strip().splitlines()[-1])
+    rows = pd.read_parquet(report.parent / "latency.parquet").set_index("variant")
+    assert rows.loc["torch-fp32"].status == "ok"
+    assert rows.loc["onnxruntime-int8"].status == "failed"
+    assert "data-dependent" in rows.loc["onnxruntime-int8"].error

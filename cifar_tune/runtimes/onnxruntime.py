@@ -66,9 +66,9 @@ def export_onnx(source: Source, path: Path) -> Path:
     need("onnxscript", "onnx")
     model = source.module()
     with quiet():
+        # exported here, not by torch.onnx: it hides below its advice why a model cannot be
         program = torch.onnx.export(
-            model,
-            (source.example,),
+            torch.export.export(model, (source.example,)),
             input_names=["images"],
             output_names=["logits"],
             opset_version=OPSET,
