@@ -97,8 +97,10 @@ def resampled_medians(repeats: Sequence[Any], rng: np.random.Generator, draws: i
     """Bootstrap medians (draws,) of samples, a sequence per repeat.
 
     A draw resamples the repeats, then the samples within them, so that what differs from repeat to repeat counts. It is
-    picked among _MEDIANS medians: these are the dear part.
+    picked among _MEDIANS medians: these are the dear part. ValueError: there are no samples.
     """
+    if not len(repeats):
+        raise ValueError("a row has no raw samples, which published tables may lack: ask the run itself")
     flat = np.concatenate([np.asarray(r, dtype=np.float64) for r in repeats])
     lengths = np.array([len(r) for r in repeats])
     starts = np.cumsum(lengths) - lengths

@@ -117,3 +117,8 @@ def test_the_interval_contains_the_estimate(first: int, second: int) -> None:
 
 def test_standard_error_of_85_percent_over_10000_images() -> None:
     assert 100 * standard_error(0.85, 10_000) == pytest.approx(0.357, abs=0.001)
+
+
+def test_a_row_without_samples_is_said_to_have_none() -> None:
+    with pytest.raises(ValueError, match="no raw samples"):
+        resampled_medians([], np.random.default_rng(0), 10)
