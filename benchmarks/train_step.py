@@ -1,23 +1,27 @@
 """What the data path costs, and which arithmetic trains fastest here, as ratios in one run.
 
-    python benchmarks/train_step.py [--model mobilenet_v3_small] [--size 32] [--rounds 7]
+    python benchmarks/train_step.py [--model mobilenet_v3_small] [--size 32] [--rounds 7] [--compile] [--device cuda]
 
 First: images/s of training through views, batcher and epoch bookkeeping, relative to a loop over one fixed batch
 with the same settings. The two alternate, so that a drifting machine moves both; the ratio of each pair counts.
 Then: images/s of FP32 and bf16, contiguous and channels_last, for dense and depthwise models.
+
+With --compile instead: steps with `--compile-step` against eager ones, in alternated rounds, what compiling takes, and
+from how many steps it is repaid.
 """
 
 import argparse
 import statistics
 import time
+from typing import Any
 
 import numpy as np
 import torch
 
 from cifar_tune.config import TrainConfig, ViewConfig
 from cifar_tune.data import ImageData
-from cifar_tune.models import MODELS, build_model
-from cifar_tune.training import Stepper
+from cifar_tune.models import MODELS, build_model, place
+from cifar_tune.training import Stepper, to_device
 from cifar_tune.views import Batcher, as_tensor, draw_views
 
 IMAGES = 4096
@@ -34,14 +38,12 @@ def random_data(size: int) -> ImageData:
     )  # fmt: skip
 
 
-def make_stepper(model: str, data: ImageData, batch: int, precision: str = "auto", layout: bool = True) -> Stepper:
+def make_stepper(model: str, data: ImageData, batch: int, **settings: Any) -> Stepper:
     config = TrainConfig(
-        model=model, arm="plain", epochs=1000, lr=1e-3, batch_size=batch, threads=torch.get_num_threads(),
-        precision=precision, channels_last=layout,
-    )  # fmt: skip
-    network = build_model(model, 10).train()
-    if layout:
-        network = network.to(memory_format=torch.channels_last)
+        model=model, arm="plain", epochs=1000, lr=1e-3, batch_size=batch, threads=torch.get_num_threads(), **settings
+    )
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    network = place(build_model(model, 10), torch.device(config.device), layout).train()
     return Stepper(config, network, data, steps_per_epoch=100)
 
 
@@ -64,14 +66,51 @@ def data_path_round(stepper: Stepper, data: ImageData, steps: int, batch: int) -
     return middle - started, time.perf_counter() - started_fixed
 
 
+def seconds_of(stepper: Stepper, data: ImageData, steps: int) -> float:
+    """Seconds of `steps` steps on one fixed batch, waited for."""
+    device = torch.device(stepper.config.device)
+    batcher = Batcher(data.train_images, data.mean, data.std, device)
+    drawn = to_device(draw_views(ViewConfig(), 1, len(data.train_labels)), device)
+    images = batcher.views(torch.arange(stepper.config.batch_size, device=device), drawn)
+    labels = as_tensor(data.train_labels[: stepper.config.batch_size]).to(device)
+    started = time.perf_counter()
+    for _ in range(steps):
+        stepper.step(images, labels, None)
+    stepper.finish_epoch()
+    return time.perf_counter() - started
+
+
+def repaid(model: str, data: ImageData, batch: int, rounds: int, device: str) -> None:
+    """Print what compiling the step costs and gains."""
+    steps = 12
+    eager, whole = (make_stepper(model, data, batch, device=device, compile_step=c) for c in (False, True))
+    seconds_of(eager, data, 3)
+    first = seconds_of(whole, data, 3)
+    pairs = [(seconds_of(eager, data, steps), seconds_of(whole, data, steps)) for _ in range(rounds)]
+    gains = [a / b for a, b in pairs]
+    saved = statistics.median((a - b) / steps for a, b in pairs)
+    step, gain = statistics.median(a / steps for a, _ in pairs), statistics.median(gains)
+    after = f"repaid after {first / saved:,.0f} steps" if saved > 0 else "never repaid"
+    print(
+        f"{model}, batch {batch}, {device}, {eager.precision}: a step takes {1000 * step:.1f} ms, compiled {gain:.2f} "
+        f"times as fast ({min(gains):.2f} to {max(gains):.2f}, {rounds} paired rounds); "
+        f"{first:.0f} s of compiling, {after}"
+    )
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="mobilenet_v3_small", choices=MODELS)
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="of --compile")
     args = parser.parse_args()
     data = random_data(args.size)
+    if args.compile:
+        repaid(args.model, data, args.batch, args.rounds, args.device)
+        return
 
     stepper, steps = make_stepper(args.model, data, args.batch), 12
     data_path_round(stepper, data, 2, args.batch)
@@ -91,7 +130,7 @@ def main() -> None:
     for model in MODELS:
         row = []
         for precision, layout in (("fp32", False), ("fp32", True), ("bf16", False), ("bf16", True)):
-            stepper = make_stepper(model, data, args.batch, precision, layout)
+            stepper = make_stepper(model, data, args.batch, precision=precision, channels_last=layout)
             data_path_round(stepper, data, 1, args.batch)
             row.append(4 * args.batch / data_path_round(stepper, data, 4, args.batch)[0])
         print(f"{model:<22}{row[0]:8.0f}{row[1]:9.0f}{row[2]:8.0f}{row[3]:9.0f}", flush=True)

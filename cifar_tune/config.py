@@ -130,6 +130,8 @@ class TrainConfig:
     """Initialisation and batch order."""
     precision: TrainPrecision = "auto"
     """Arithmetic of the training step; auto: what was measured fastest for the device and model."""
+    compile_step: bool = False
+    """torch.compile the model in training, on CUDA with graphs: for runs long enough to repay the compilation."""
     channels_last: bool = True
     device: str = "cpu"
     threads: int = 1
@@ -375,6 +377,9 @@ class StudyConfig:
     """Count unreadable images and go on."""
     precision: TrainPrecision = "auto"
     """Arithmetic of training; auto: the fastest measured for the device and model."""
+    compile_step: bool = False
+    """torch.compile the models in training. `python benchmarks/train_step.py --compile` says from how many steps that
+    pays here; on CPUs it did not."""
     distill: DistillRule = "always"
     """Run the distillation search always, never, or auto: where plain students miss min_accuracy on validation data."""
     min_accuracy: float = 0.85
@@ -524,7 +529,15 @@ class StudyConfig:
         return range(self.seed + 1, self.seed + 1 + self.final_seeds)
 
     def _training_settings(self) -> dict[str, Any]:
-        names = ("batch_size", "optimizer", "weight_decay", "label_smoothing", "class_weights", "precision")
+        names = (
+            "batch_size",
+            "optimizer",
+            "weight_decay",
+            "label_smoothing",
+            "class_weights",
+            "precision",
+            "compile_step",
+        )
         return {name: getattr(self, name) for name in names}
 
     def train_config(self, model: str, arm: Arm, sample: dict[str, Any], **fixed: Any) -> TrainConfig:

@@ -75,10 +75,21 @@ def _version(package: str) -> str | None:
 
 def cpu_name() -> str:
     """The processor's model name."""
+    return _of_cpu("model name") or platform.processor() or platform.machine()
+
+
+def overflows_int8() -> bool:
+    """Whether sums of INT8 products may overflow here: an x86 processor without VNNI adds pairs of them in 16 bits."""
+    vnni = {"avx512_vnni", "avx_vnni"} & set(_of_cpu("flags").split())
+    return platform.machine() in ("x86_64", "AMD64") and not vnni
+
+
+def _of_cpu(key: str) -> str:
+    """What Linux says of the first processor; empty elsewhere, or where it says nothing."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    values = [line.split(":", 1)[1].strip() for line in lines if line.split(":")[0].strip() == key]
+    return values[0] if values else ""
 
 
 def git_commit() -> str | None:

@@ -153,6 +153,7 @@ class Stepper:
         self.precision = training_precision(config.precision, config.model, config.device, side)
         if (config.device, self.precision) == ("cpu", "bf16"):
             use_products(model)
+        self._answers = compiled(model, config.device) if config.compile_step else model
         self.optimizer = make_optimizer(config, model)
         self.class_weights = class_weights(config, data.train_labels)
         self.scaler = torch.amp.GradScaler(config.device, enabled=self.precision == "fp16")
@@ -177,7 +178,7 @@ class Stepper:
         if not config.channels_last:
             images = images.contiguous()
         with autocast(self.precision, config.device):
-            logits = self.model(images)
+            logits = self._answers(images)
         loss = distillation_loss(
             logits,
             teacher_logits,
@@ -201,6 +202,14 @@ class Stepper:
         result = self._loss_sum.item() / self._images, self._correct.item() / self._images
         self._reset_sums()
         return result
+
+
+def compiled(model: nn.Module, device: str) -> Callable[[Tensor], Tensor]:
+    """The model's forward and backward pass through torch.compile, on CUDA as graphs; weights stay those of `model`.
+
+    Each shape is compiled for itself: there are few, and one program for all of them is slower.
+    """
+    return torch.compile(model, mode="reduce-overhead" if device == "cuda" else None, dynamic=False)
 
 
 def save_state(epoch: Epoch, path: Path) -> None:

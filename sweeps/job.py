@@ -29,7 +29,8 @@ from cifar_tune.presets import PRESETS
 from cifar_tune.pretrained import pretrained_model
 from cifar_tune.pruning import MARK, require_pruning
 from cifar_tune.records import EpochRecord, LatencyRecord, Stage, TrialRecord
-from cifar_tune.runtimes import RUNTIMES
+from cifar_tune.runtimes import RUNTIMES, UnsupportedError
+from cifar_tune.runtimes.torch import require_compiler
 from cifar_tune.schedules import schedule
 from cifar_tune.store import (
     PRETRAINED,
@@ -152,6 +153,8 @@ def _checked(study: StudyConfig) -> Prepared:
         attending = [m for m in (study.teacher, *study.students) if architecture(m).attends]
         check(not attending, "prune", ", ".join(attending), "convolutional models: attention is not narrowed")
     device = resolve_device(study.device)
+    if study.compile_step:
+        check_compiler(device)
     bucket = bucket_of(study)
     run = run_folder(study, bucket)
     data = load(study.data_config(), study.data_dir)
@@ -181,6 +184,14 @@ def _checked(study: StudyConfig) -> Prepared:
         pretrained=pretrained,
         search_data=searched,
     )
+
+
+def check_compiler(device: str) -> None:
+    """ValueError where a step cannot be compiled."""
+    try:
+        require_compiler(device)
+    except UnsupportedError as error:
+        raise ValueError(f"--compile-step: {error}") from error
 
 
 def check_runtimes(study: StudyConfig) -> None:

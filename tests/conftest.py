@@ -5,9 +5,16 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from image_files import write_classes, write_parquet
+from watched import Watched, watch
 
 settings.register_profile("no deadline", deadline=None)  # a busy machine is no fault of the code
 settings.load_profile("no deadline")
+
+
+@pytest.fixture(scope="session")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    """A study that has ended undisturbed; several files read it, so none may write there."""
+    return watch(tmp_path_factory.mktemp("watched"))
 
 
 @pytest.fixture

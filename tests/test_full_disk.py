@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chaos import Study
+from small_study import Study
 
 pytestmark = pytest.mark.timeout(600)
 ROOM = "20m"

@@ -8,7 +8,7 @@ import time
 
 import psutil
 import pytest
-from chaos import ROOT, Study
+from small_study import ROOT, Study
 
 from cifar_tune.cli import INTERRUPTED
 from cifar_tune.ledger import Ledger

@@ -1,34 +1,26 @@
 """`--prune` in a study: pruned models are finalists, measured and on the front as all others."""
 
-import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-
-from sweeps import distill_search
+from small_study import Study
+from watched import Watched
 
 pytest.importorskip("torch_pruning", reason="pip install -e '.[prune]'")
-COMMAND = [sys.executable, distill_search.__file__, "--preset", "chaos", "--name", "run", "--num-samples", "1"]
-
-
-def study(storage: Path, *more: str) -> None:
-    ended = subprocess.run(
-        [*COMMAND, "--storage", storage, *more], cwd=storage, env=os.environ.copy(), capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr[-2000:]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run that is then extended by pruned models."""
-    storage = tmp_path_factory.mktemp("pruned")
-    study(storage)
-    study(storage, "--resume", "--prune", "0.5", "--magnitude", "0.9")
-    return storage / "run"
+def run(watched: Watched, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, elsewhere since, that is then extended by pruned models."""
+    scratch = tmp_path_factory.mktemp("pruned")
+    study = Study(scratch, watched.study.name, options=["--prune", "0.5", "--magnitude", "0.9"])
+    shutil.copytree(watched.study.run, study.run)
+    assert study.finish() is None
+    return study.run
 
 
 def test_pruned_finalist_begins_with_the_weights_of_a_whole_one(run: Path) -> None:

@@ -82,6 +82,12 @@ def test_dynamic_int8_says_that_it_leaves_convolutions(tmp_path: Path) -> None:
     assert "in convolutions" in note
 
 
+@pytest.mark.parametrize("images", [1, 7, 12])
+def test_calibration_takes_any_number_of_images(images: int, tmp_path: Path) -> None:
+    got = load(Variant(runtime="onnxruntime", precision="int8"), tmp_path, calibration=IMAGES[:images])
+    assert off(answers(got), answers(load(Variant(), tmp_path))) < 0.3
+
+
 class Linear(nn.Module):
     """A model without a convolution."""
 
@@ -104,6 +110,24 @@ def test_dynamic_int8_of_a_linear_model_is_small_and_right(tmp_path: Path) -> No
     small = load(DYNAMIC, tmp_path / "int8", model)
     assert small.artifact_mb < 0.3 * whole.artifact_mb
     assert off(answers(small), answers(whole)) < 0.05
+
+
+@pytest.mark.parametrize("variant", STATIC, ids=lambda v: v.name)
+def test_sums_of_int8_products_do_not_overflow(variant: Variant, tmp_path: Path) -> None:
+    """Which those of 3,072 may, on processors without VNNI."""
+    torch.manual_seed(0)
+    model = Linear()
+    got = load(variant, tmp_path / "int8", model)
+    assert off(answers(got), answers(load(Variant(), tmp_path / "fp32", model))) < 0.05
+
+
+def test_single_stray_pixel_does_not_set_the_range_of_all(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Linear()
+    stray = IMAGES.clone()
+    stray[3, 0, 5, 5] = 1000
+    got = load(Variant(runtime="onnxruntime", precision="int8"), tmp_path / "int8", model, stray)
+    assert off(answers(got), answers(load(Variant(), tmp_path / "fp32", model))) < 0.1
 
 
 def test_share_of_convolutions_of_a_convolutional_model() -> None:

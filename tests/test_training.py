@@ -151,6 +151,11 @@ def test_loss_that_is_not_finite_ends_the_training_with_the_reason() -> None:
         run(config(lr=1e30))
 
 
+def test_compiled_step_trains_as_the_eager_one() -> None:
+    eager, whole = (run(config(model="resnet_tiny", epochs=1, compile_step=c))[0] for c in (False, True))
+    assert whole.train_loss == pytest.approx(eager.train_loss, rel=1e-3)
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_lower_precision_trains(precision: str) -> None:
     assert np.isfinite(run(config(precision=precision))[-1].train_loss)

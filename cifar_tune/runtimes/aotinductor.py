@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cifar_tune.config import Variant
+from cifar_tune.device import overflows_int8
 from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError, file_mb, need, quiet, wait_for
 from cifar_tune.runtimes.torch import require_compiler, torch_scope
 
@@ -42,7 +43,9 @@ def _quantised(program: ExportedProgram, source: Source) -> nn.Module:
     x86 = need("torchao.quantization.pt2e.quantizer.x86_inductor_quantizer", "int8")
     module = program.module()
     _tell_calls_apart(module)
-    quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+    # activations of 7 bits where products of 8 would overflow
+    settings = x86.get_default_x86_inductor_quantization_config(reduce_range=overflows_int8())
+    quantizer = x86.X86InductorQuantizer().set_global(settings)
     prepared = pt2e.prepare_pt2e(module, quantizer)
     for image in source.calibrating():
         prepared(image)

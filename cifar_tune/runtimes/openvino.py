@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cifar_tune.config import Variant
+from cifar_tune.device import overflows_int8
 from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError, file_mb, need, quiet
 
 FILE = "model.xml"
@@ -25,7 +26,10 @@ def export(source: Source) -> Path:
         nncf = need("nncf", "int8")
         with quiet():
             images = [image.contiguous().numpy() for image in source.calibrating()]
-            model = nncf.quantize(model, nncf.Dataset(images), subset_size=len(images))
+            # weights of 7 bits where products of 8 would overflow
+            every = nncf.OverflowFix.ENABLE if overflows_int8() else None
+            more = nncf.AdvancedQuantizationParameters(overflow_fix=every)
+            model = nncf.quantize(model, nncf.Dataset(images), subset_size=len(images), advanced_parameters=more)
     ov.save_model(model, source.folder / FILE, compress_to_fp16=False)
     return source.folder / FILE
 
