@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.frames import load_run
+from analysis.report import analyse, markdown_report, sections_of
 from cifar_tune.config import StudyConfig, Variant, grid_variants
 from cifar_tune.records import Environment, EpochRecord, LatencyRecord, TrialRecord
 from cifar_tune.store import STUDY_FORMAT, note_checksums, schema, to_row, write_records
@@ -117,3 +119,9 @@ def write_run(
     write_records(folder / "latency.parquet", LatencyRecord, records)
     note_checksums(folder, [p.name for p in folder.iterdir()])
     return folder
+
+
+def markdown(run: Path) -> str:
+    """The text of a run's `report.md`, without the pictures, which take seconds."""
+    findings = analyse(load_run(run))
+    return markdown_report(findings, sections_of(findings))

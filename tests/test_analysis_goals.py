@@ -9,7 +9,6 @@ import analysis_data as data
 import pytest
 
 from analysis.goals import Judged, judge
-from analysis.report import write_report
 from cifar_tune.config import Variant
 from cifar_tune.records import LatencyRecord
 
@@ -77,5 +76,4 @@ def test_r30_zeros_have_none() -> None:
 def test_r23_the_report_says_what_was_missed(tmp_path: Path) -> None:
     row = data.latency(DYNAMIC, p50=1.0, right=880, artifact_mb=3.0, arm="plain")
     run = data.write_run(tmp_path / "hoped", [*data.full_latency(), row])
-    text = write_report(run).path.with_suffix(".md").read_text(encoding="utf-8")
-    assert "| missed: accuracy above 95 %" in text
+    assert "| missed: accuracy above 95 %" in data.markdown(run)

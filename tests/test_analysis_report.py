@@ -6,12 +6,12 @@ import dataclasses
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import analysis_data as data
 import pandas as pd
 import pytest
+from analysis_data import markdown
 
 from analysis.__main__ import main
 from analysis.frames import load_run
@@ -22,6 +22,8 @@ from cifar_tune.records import ImportanceRecord, LatencyRecord
 from cifar_tune.store import STUDY_FORMAT, note_checksums, write_records
 
 ROOT = Path(__file__).parents[1]
+CHOSEN = Candidate(trial_id="t2", variant="torch-fp16-compile")
+"""Of the rows of `full_latency`."""
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +33,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def markdown(folder: Path) -> str:
-    return write_report(folder).path.with_suffix(".md").read_text(encoding="utf-8")
-
-
 def test_the_report_names_the_chosen_row(run: Path) -> None:
     report = write_report(run)
-    assert report.candidate == Candidate(trial_id="t2", variant="torch-fp16-compile")
+    assert report.candidate == CHOSEN
     assert report.path == run / "report.html"
     assert report.text in (run / "report.md").read_text(encoding="utf-8")
 
@@ -74,7 +72,8 @@ def test_r30_magnitude_pruning_is_a_section_from_no_zeros_on(tmp_path: Path) -> 
 
 def test_r30_magnitude_pruning_has_a_picture_and_three_figures(tmp_path: Path) -> None:
     folder = data.write_run(tmp_path / "zeroed", [*data.full_latency(), zeroed(0.9, 500), zeroed(0.5, 890)])
-    assert "](magnitude.png)" in markdown(folder)
+    write_report(folder)
+    assert "](magnitude.png)" in (folder / "report.md").read_text(encoding="utf-8")
     assert (folder / "magnitude.png").read_bytes().startswith(b"\x89PNG")
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert all(f"Magnitude pruning: {what} over zeros" in page for what in ("accuracy", "size", "latency"))
@@ -329,43 +328,39 @@ def test_a_run_that_was_cut_off_while_it_measured_is_reported(tmp_path: Path) ->
 
 def test_a_run_without_finished_trials_is_reported(tmp_path: Path) -> None:
     run = data.write_run(tmp_path / "run", data.full_latency(), [data.trial(status="failed", val_accuracy=None)])
-    assert "failed" in write_report(run).path.with_name("report.md").read_text()
+    assert "failed" in markdown(run)
 
 
 VERIFIED = {"ok": True, "images": 359, "accuracy": 0.9, "agreement": 1.0, "problem": None}
 
 
-def card(trial_id: str, variant: str, **verification: object) -> str:
-    """The card of a candidate, by the name of its variant in the grid."""
-    (chosen,) = [v for v in grid_variants() if v.name == variant]
+def card(trial_id: str = CHOSEN.trial_id, **verification: object) -> str:
+    """The card of a candidate with the variant that is chosen."""
+    (chosen,) = [v for v in grid_variants() if v.name == CHOSEN.variant]
     content = {"trial_id": trial_id, "variant": dataclasses.asdict(chosen)}
     return json.dumps({**content, "verification": {**VERIFIED, **verification}})
 
 
-def with_card(tmp_path: Path, make: Callable[[Candidate], str]) -> str:
-    """The text of a report whose candidate has the card that is made for it."""
+def with_card(tmp_path: Path, text: str) -> str:
+    """The text of a report whose candidate's folder has this card."""
     run = data.write_run(tmp_path / "run", data.full_latency())
     (run / "candidate").mkdir()
-    chosen = write_report(run).candidate
-    assert chosen is not None
-    (run / "candidate" / "candidate.json").write_text(make(chosen))
-    write_report(run)
-    return (run / "report.md").read_text()
+    (run / "candidate" / "candidate.json").write_text(text)
+    return markdown(run)
 
 
 def test_a_verified_candidate_is_offered(tmp_path: Path) -> None:
-    text = with_card(tmp_path, lambda chosen: card(chosen.trial_id, chosen.variant))
+    text = with_card(tmp_path, card())
     assert "## Take it" in text
     assert "Verified: " in text
 
 
 def test_the_folder_of_another_candidate_is_not_offered(tmp_path: Path) -> None:
-    assert "## Take it" not in with_card(tmp_path, lambda chosen: card(f"not {chosen.trial_id}", chosen.variant))
+    assert "## Take it" not in with_card(tmp_path, card("another"))
 
 
 def test_a_candidate_that_does_not_do_what_it_promises_is_the_first_warning(tmp_path: Path) -> None:
-    trouble = {"ok": False, "problem": "9 % of the answers differ"}
-    text = with_card(tmp_path, lambda chosen: card(chosen.trial_id, chosen.variant, **trouble))
+    text = with_card(tmp_path, card(ok=False, problem="9 % of the answers differ"))
     first = text[text.index("## Warnings") :].splitlines()[2]
     assert "does not do what its row promises" in first
     assert "9 % of the answers differ" in first
@@ -376,7 +371,7 @@ WITHOUT_ANSWERS = {"trial_id": "t", "variant": {}, "verification": {"ok": True}}
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"verification": 1}', json.dumps(WITHOUT_ANSWERS)])
 def test_a_card_that_is_cut_off_is_no_card(tmp_path: Path, text: str) -> None:
-    assert "## Take it" not in with_card(tmp_path, lambda _: text)
+    assert "## Take it" not in with_card(tmp_path, text)
 
 
 def test_more_objectives_can_count_on_the_front(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,7 @@
-"""Ctrl-C, as a terminal sends it: to all processes of the study; and SIGTERM, as a batch system sends it."""
+"""One study is interrupted in every way, and ends as one that was not; `make chaos` does so again and again.
+
+Ctrl-C, as a terminal sends it: to all processes of the study; SIGTERM, as a batch system sends it; and SIGKILL.
+"""
 
 import os
 import signal
@@ -8,7 +11,9 @@ import time
 
 import psutil
 import pytest
+from chaos import difference, kill, plant_pickles
 from small_study import ROOT, Study
+from watched import Watched
 
 from cifar_tune.cli import INTERRUPTED
 from cifar_tune.ledger import Ledger
@@ -17,13 +22,23 @@ from cifar_tune.records import TrialRecord
 pytestmark = pytest.mark.timeout(900)
 
 
-def press_after(study: Study, trials: int, *signals: signal.Signals) -> tuple[int, str]:
-    """Start a study or go on with it; signal it when it has more than so many trials. Exit code and last words."""
+def finished_trials(study: Study) -> int:
+    return len(Ledger(study.run).read(TrialRecord)) if study.begun() else 0
+
+
+def wait_for_a_trial(study: Study, process: psutil.Popen) -> None:
+    """Until the study has one more than it has now."""
+    before = finished_trials(study)
+    while finished_trials(study) == before:
+        assert process.is_running() and process.status() != psutil.STATUS_ZOMBIE, study.last_words()
+        time.sleep(0.2)
+
+
+def press(study: Study, *signals: signal.Signals) -> tuple[int, str]:
+    """Start a study or go on with it; signal it when it has a trial more. Exit code and last words."""
     process = study.start()
     try:
-        while len(Ledger(study.run).read(TrialRecord)) <= trials if study.begun() else True:
-            assert process.is_running() and process.status() != psutil.STATUS_ZOMBIE, study.last_words()
-            time.sleep(0.2)
+        wait_for_a_trial(study, process)
         for sent in signals:
             if sent == signal.SIGTERM:
                 process.terminate()
@@ -71,12 +86,8 @@ def test_one_that_python_drops_in_a_finalizer_is_not_lost(sent: str, of_sigint: 
     assert "KeyboardInterrupt" in ended.stderr
 
 
-def finished_trials(study: Study) -> int:
-    return len(Ledger(study.run).read(TrialRecord))
-
-
 def test_the_first_writes_the_tables_and_says_how_to_go_on(study: Study) -> None:
-    code, words = press_after(study, 0, signal.SIGINT)
+    code, words = press(study, signal.SIGINT)
     assert code == INTERRUPTED
     assert "--resume" in words
     assert (study.run / "trials.parquet").exists()
@@ -85,22 +96,29 @@ def test_the_first_writes_the_tables_and_says_how_to_go_on(study: Study) -> None
 def test_the_second_ends_at_once_and_loses_nothing(study: Study) -> None:
     before = study.finished()
     assert before
-    code, _ = press_after(study, finished_trials(study), signal.SIGINT, signal.SIGINT)
+    code, _ = press(study, signal.SIGINT, signal.SIGINT)
     assert code == INTERRUPTED
     assert {name: study.finished()[name] for name in before} == before
     assert not list(study.run.rglob("*.part"))
 
 
 def test_sigterm_ends_it_as_the_first_does(study: Study) -> None:
-    code, words = press_after(study, finished_trials(study), signal.SIGTERM)
+    code, words = press(study, signal.SIGTERM)
     assert code == INTERRUPTED
     assert "--resume" in words
 
 
-def test_what_was_interrupted_is_finished(study: Study) -> None:
-    before = study.finished()
+def test_nothing_outlives_a_driver_that_is_killed(study: Study) -> None:
+    process = study.start()
+    wait_for_a_trial(study, process)
+    assert kill(process) is None
+
+
+def test_what_was_interrupted_ends_as_what_was_not_and_reads_no_pickle(study: Study, watched: Watched) -> None:
+    before, mark = study.finished(), plant_pickles(study.run)
     assert study.finish() is None
-    assert {name: study.finished()[name] for name in before} == before
+    assert difference(study, before, watched.study.ending()) is None
+    assert not mark.exists()
 
 
 def test_nothing_of_it_runs_on(study: Study) -> None:
