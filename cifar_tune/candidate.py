@@ -331,7 +331,7 @@ layout that are shipped. The folder itself: {verification}.
   worse on others.
 - The latency is that of one image at a time on the machine named above. Under load, in batches, and on other
   processors it is another one. Reading and resizing the image file is not in it.
-- The probabilities that `example.py` prints are not calibrated.
+{_int8_limit(row)}- The probabilities that `example.py` prints are not calibrated.
 
 ## Again
 
@@ -340,6 +340,15 @@ layout that are shipped. The folder itself: {verification}.
 Commit {machine.git_commit or "unknown"}, PyTorch {machine.torch}, Python {machine.python}; weights with the sha256
 `{row.checkpoint_sha256}`.{_again(shipment.recipe)}
 """
+
+
+def _int8_limit(row: LatencyRecord) -> str:
+    if not row.precision.startswith("int8") or row.environment.device != "cpu":
+        return ""
+    return (
+        "- INT8 was built and judged on that machine's processor. Sums of its products overflow on x86 processors\n"
+        "  without VNNI, unless it was built on one: judge it again where it shall run.\n"
+    )
 
 
 def _size(row: LatencyRecord) -> str:

@@ -209,6 +209,9 @@ def compiled(model: nn.Module, device: str) -> Callable[[Tensor], Tensor]:
 
     Each shape is compiled for itself: there are few, and one program for all of them is slower.
     """
+    import torch._inductor.config as inductor
+
+    inductor.compile_threads = 1  # trials beside each other: a pool of compilers in each would only wait
     return torch.compile(model, mode="reduce-overhead" if device == "cuda" else None, dynamic=False)
 
 

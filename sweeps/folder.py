@@ -162,8 +162,9 @@ def check_same_study(before: Mapping[str, Any], study: StudyConfig, data: ImageD
     Args:
         before: content of the run's `study.json`.
     """
-    own, now = before["config"], json.loads(json.dumps(dataclasses.asdict(study)))
-    changed = [(k, own[k], now[k]) for k in now if k not in CHANGEABLE_ON_RESUME and k in own and now[k] != own[k]]
+    defaults, now = (json.loads(json.dumps(dataclasses.asdict(s))) for s in (StudyConfig(), study))
+    own = {**defaults, **before["config"]}  # the run may be older than an option
+    changed = [(k, own[k], now[k]) for k in now if k not in CHANGEABLE_ON_RESUME and now[k] != own[k]]
     fingerprint = before["data"]["fingerprint"]
     if fingerprint != data.fingerprint:
         changed.append(("the images' fingerprint", fingerprint[:12], data.fingerprint[:12]))

@@ -102,3 +102,20 @@ def test_own_work_is_not_taken_for_somebody_elses() -> None:
     watch.disturbed()
     own = (time.process_time() - before) / (time.perf_counter() - started)
     assert watch.evidence()["foreign_cpu"] + own < os.cpu_count() + 0.1  # others have what we left, at most
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "overflows"),
+    [
+        ("x86_64", "fma avx2", True),
+        ("x86_64", "avx512f avx512_vnni", False),
+        ("x86_64", "avx2 avx_vnni", False),
+        ("aarch64", "asimd", False),
+    ],
+)
+def test_int8_overflows_on_x86_without_vnni(
+    machine: str, flags: str, overflows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "_of_cpu", lambda _: flags)
+    monkeypatch.setattr(device.platform, "machine", lambda: machine)
+    assert device.overflows_int8() == overflows

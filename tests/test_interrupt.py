@@ -19,7 +19,7 @@ from cifar_tune.cli import INTERRUPTED
 from cifar_tune.ledger import Ledger
 from cifar_tune.records import TrialRecord
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1300)
 
 
 def finished_trials(study: Study) -> int:
@@ -110,11 +110,16 @@ def test_sigterm_ends_it_as_the_first_does(study: Study) -> None:
 
 def test_nothing_outlives_a_driver_that_is_killed(study: Study) -> None:
     process = study.start()
-    wait_for_a_trial(study, process)
-    assert kill(process) is None
+    try:
+        wait_for_a_trial(study, process)
+        assert kill(process) is None
+    finally:
+        if process.is_running():
+            process.kill()
 
 
 def test_what_was_interrupted_ends_as_what_was_not_and_reads_no_pickle(study: Study, watched: Watched) -> None:
+    assert study.begun(), "the tests above begin it"
     before, mark = study.finished(), plant_pickles(study.run)
     assert study.finish() is None
     assert difference(study, before, watched.study.ending()) is None

@@ -12,6 +12,8 @@ from watched import Watched
 
 pytest.importorskip("torch_pruning", reason="pip install -e '.[prune]'")
 
+pytestmark = pytest.mark.timeout(1300)
+
 
 @pytest.fixture(scope="module")
 def run(watched: Watched, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from small_data import small_data
 from torch import nn
+from torch._dynamo.utils import counters
 
 from cifar_tune.config import TrainConfig, ViewConfig
 from cifar_tune.models import MODELS, build_model, load_weights, save_weights
@@ -152,8 +153,10 @@ def test_loss_that_is_not_finite_ends_the_training_with_the_reason() -> None:
 
 
 def test_compiled_step_trains_as_the_eager_one() -> None:
+    graphs = counters["stats"]["unique_graphs"]
     eager, whole = (run(config(model="resnet_tiny", epochs=1, compile_step=c))[0] for c in (False, True))
     assert whole.train_loss == pytest.approx(eager.train_loss, rel=1e-3)
+    assert counters["stats"]["unique_graphs"] > graphs
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cifar_tune.config import Variant
 from cifar_tune.device import overflows_int8
+from cifar_tune.quantisation import SEVEN_BITS
 from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError, file_mb, need, quiet, wait_for
 from cifar_tune.runtimes.torch import require_compiler, torch_scope
 
@@ -75,6 +76,7 @@ def load(source: Source) -> Runnable:
         synchronize=wait_for(source.device),
         prepare_input=source.prepared,
         artifact_mb=file_mb(source.folder),
+        note=SEVEN_BITS if source.variant.precision == "int8" and overflows_int8() else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from cifar_tune.config import Variant
 from cifar_tune.device import overflows_int8
-from cifar_tune.quantisation import convolution_share, left_out
+from cifar_tune.quantisation import SEVEN_BITS, convolution_share, left_out
 from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError, file_mb, need, quiet, wait_for
 
 FILE = "model.onnx"
@@ -23,7 +24,8 @@ CALIBRATION_STEP = 8
 """Images whose activations are in memory at a time: 2 GB for a ResNet-18 at 224 pixels."""
 PERCENTILE = 99.99
 """Of a tensor's calibration values that its INT8 range covers. The range of all of them follows the rarest ones, and
-cost a distilled MobileNetV3-Small a point more (docs/log.md)."""
+cost a distilled MobileNetV3-Small a point more (docs/log.md). It is found to 1/2048 of the largest value in the first
+step of images."""
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -43,26 +45,29 @@ def _quantise(fp32: Path, source: Source) -> Path:
     activations get their range in each call. Weights have 7 bits where products of 8 would overflow.
     """
     q = need("onnxruntime.quantization", "onnx")
+    seven_bits = _of_seven_bits(source)
     folded, made = fp32.with_name("folded.onnx"), source.folder / FILE
     with quiet():
         q.shape_inference.quant_pre_process(fp32, folded)
         if source.variant.precision == "int8_dynamic":
-            q.quantize_dynamic(
-                folded, made, op_types_to_quantize=["MatMul"], per_channel=True, reduce_range=overflows_int8()
-            )
+            q.quantize_dynamic(folded, made, op_types_to_quantize=["MatMul"], per_channel=True, reduce_range=seven_bits)
         else:
             q.quantize_static(
                 folded,
                 made,
                 _Calibration(source),
                 per_channel=True,
-                reduce_range=overflows_int8(),
+                reduce_range=seven_bits,
                 activation_type=q.QuantType.QUInt8,
                 calibrate_method=q.CalibrationMethod.Percentile,
                 extra_options={"CalibPercentile": PERCENTILE, "CalibStridedMinMax": CALIBRATION_STEP},
             )
     need("onnx", "onnx").checker.check_model(str(made))
     return made
+
+
+def _of_seven_bits(source: Source) -> bool:
+    return source.device == "cpu" and overflows_int8()
 
 
 class _Calibration:
@@ -73,8 +78,8 @@ class _Calibration:
         self._left = iter(self._images)
 
     def __len__(self) -> int:
-        """How many images are used: ONNX Runtime wants full steps."""
-        return max(1, len(self._images) // CALIBRATION_STEP) * CALIBRATION_STEP
+        """Images, rounded up: ONNX Runtime wants full steps, and takes a last one that is not."""
+        return math.ceil(len(self._images) / CALIBRATION_STEP) * CALIBRATION_STEP
 
     def set_range(self, start_index: int, end_index: int) -> None:
         """What `get_next` gives from now on."""
@@ -121,7 +126,6 @@ def load(source: Source) -> Runnable:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3  # errors alone
     session = ort.InferenceSession(str(source.folder / FILE), options, providers=[provider])
-    dynamic = source.variant.precision == "int8_dynamic"
     if provider not in session.get_providers():
         raise UnsupportedError(f"ONNX Runtime could not start its {provider}")
     return Runnable(
@@ -130,8 +134,17 @@ def load(source: Source) -> Runnable:
         on_torch_stream=False,
         prepare_input=Tensor.contiguous,
         artifact_mb=file_mb(source.folder),
-        note=left_out(convolution_share(source.model, source.example)) if dynamic else None,
+        note=_note(source),
     )
+
+
+def _note(source: Source) -> str | None:
+    """What a reader of a quantised row must know."""
+    if source.variant.precision not in QUANTISED:
+        return None
+    dynamic = source.variant.precision == "int8_dynamic"
+    omitted = left_out(convolution_share(source.model, source.example)) if dynamic else None
+    return "; ".join(filter(None, (omitted, SEVEN_BITS if _of_seven_bits(source) else None))) or None
 
 
 def _host_call(session: Any) -> Any:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cifar_tune.config import Variant
 from cifar_tune.device import overflows_int8
+from cifar_tune.quantisation import SEVEN_BITS
 from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError, file_mb, need, quiet
 
 FILE = "model.xml"
@@ -54,7 +55,12 @@ def load(source: Source) -> Runnable:
         request.infer()
         return logits
 
-    return Runnable(call=call, prepare_input=Tensor.contiguous, artifact_mb=file_mb(source.folder))
+    return Runnable(
+        call=call,
+        prepare_input=Tensor.contiguous,
+        artifact_mb=file_mb(source.folder),
+        note=SEVEN_BITS if source.variant.precision == "int8" and overflows_int8() else None,
+    )
 
 
 def _require_cpu(source: Source) -> None:

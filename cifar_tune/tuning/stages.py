@@ -73,6 +73,13 @@ def cpus_each(node_cpus: Sequence[int], trials: int) -> int:
     return max(fitting, default=1)
 
 
+def reuses_actors(study: StudyConfig) -> bool:
+    """Whether trials follow each other in one process. Not where steps are compiled: dynamo gives up after a few models
+    in one, and CUDA graphs stay with the thread of the trial that made them.
+    """
+    return not study.compile_step
+
+
 def search(
     task: TrainTask,
     num_samples: int,
@@ -113,7 +120,7 @@ def search(
             search_alg=ConcurrencyLimiter(searcher, max_concurrent=slots.concurrent),
             # the scheduler takes metric and mode from here, the searcher needs its own copy
             scheduler=make_scheduler(study, arm, history),
-            reuse_actors=True,
+            reuse_actors=reuses_actors(study),
         ),
         watch=TrialKeeper(task, run, dataset, ledger, stage_view).watch(),
         verbose=study.verbose,
@@ -151,7 +158,7 @@ def retrain(
             run,
             name=name,
             bundle=slots.bundle,
-            tune_config=tune.TuneConfig(reuse_actors=True),
+            tune_config=tune.TuneConfig(reuse_actors=reuses_actors(task.study)),
             param_space={"cell": tune.grid_search([dataclasses.asdict(t) for t in missing])},
             watch=TrialKeeper(task, run, dataset, ledger, stage_view).watch(),
             verbose=task.study.verbose,
