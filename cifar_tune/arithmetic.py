@@ -42,12 +42,14 @@ def fastest(device: str, *, dense: bool, image_size: int) -> TrainPrecision:
     """What `auto` stands for.
 
     On a CPU bf16 is for dense convolutions alone: it halves the speed of depthwise models and of 8x8 inputs
-    (`python benchmarks/train_step.py` shows it). On CUDA FP16 must be faster than bf16, which needs no loss scaling.
+    (`python benchmarks/train_step.py` shows it). On CUDA FP16 must be faster than bf16, which needs no loss scaling,
+    and the faster of both than fp32, whose convolutions are TF32 wherever the GPU has that (torch's default).
     """
     if device == "cpu":
         suits = dense and image_size >= BF16_MINIMUM_SIZE
         return "bf16" if suits and gain("bf16", "fp32", "cpu") >= MINIMUM_GAIN else "fp32"
-    return "fp16" if gain("fp16", "bf16", device) >= MINIMUM_GAIN else "bf16"
+    half = "fp16" if gain("fp16", "bf16", device) >= MINIMUM_GAIN else "bf16"
+    return half if gain(half, "fp32", device) >= MINIMUM_GAIN else "fp32"
 
 
 @functools.cache

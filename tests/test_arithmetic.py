@@ -27,9 +27,14 @@ def test_bf16_is_not_chosen_for_tiny_inputs_on_a_cpu(monkeypatch: pytest.MonkeyP
     assert fastest("cpu", dense=True, image_size=8) == "fp32"
 
 
-@pytest.mark.parametrize(("ratio", "chosen"), [(1.0, "bf16"), (3.0, "fp16")])
-def test_loss_scaling_must_pay_on_a_gpu(monkeypatch: pytest.MonkeyPatch, ratio: float, chosen: str) -> None:
-    measured(monkeypatch, ratio)
+@pytest.mark.parametrize(
+    ("over_bf16", "over_tf32", "chosen"), [(1.0, 2.0, "bf16"), (3.0, 2.0, "fp16"), (1.0, 1.0, "fp32")]
+)
+def test_loss_scaling_and_half_precision_must_pay_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, over_bf16: float, over_tf32: float, chosen: str
+) -> None:
+    ratios = {"bf16": over_bf16, "fp32": over_tf32}
+    monkeypatch.setattr(arithmetic, "gain", lambda _, over, __: ratios[over])
     assert fastest("cuda", dense=False, image_size=8) == chosen
 
 

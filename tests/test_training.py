@@ -10,7 +10,7 @@ from small_data import small_data
 from torch import nn
 from torch._dynamo.utils import counters
 
-from cifar_tune.config import TrainConfig, ViewConfig
+from cifar_tune.config import StudyConfig, TrainConfig, ViewConfig
 from cifar_tune.models import MODELS, build_model, load_weights, save_weights
 from cifar_tune.schedules import SCHEDULES
 from cifar_tune.training import (
@@ -152,11 +152,16 @@ def test_loss_that_is_not_finite_ends_the_training_with_the_reason() -> None:
         run(config(lr=1e30))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit")  # torch's own, of importing inductor
 def test_compiled_step_trains_as_the_eager_one() -> None:
     graphs = counters["stats"]["unique_graphs"]
     eager, whole = (run(config(model="resnet_tiny", epochs=1, compile_step=c))[0] for c in (False, True))
     assert whole.train_loss == pytest.approx(eager.train_loss, rel=1e-3)
     assert counters["stats"]["unique_graphs"] > graphs
+
+
+def test_study_says_whether_steps_are_compiled() -> None:
+    assert StudyConfig(compile_step=True).train_config("resnet_tiny", "plain", {}).compile_step
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
