@@ -25,7 +25,8 @@ def interruptible() -> Iterator[None]:
     """Within it SIGINT and SIGTERM raise KeyboardInterrupt in the main thread.
 
     Python prints and drops an exception that is raised while a finalizer runs, and Ray's have enough to do to be hit:
-    an interrupt that went that way is sent again, as SIGTERM, since a shell's background jobs ignore SIGINT.
+    an interrupt that went that way is sent again, as SIGTERM, since a shell's background jobs ignore SIGINT. Nor is
+    one lost where a library fails while it cleans up after it, as Optuna's lock of its journal may.
     """
     # what a batch system or a container sends: Ray's own handler would abort
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -44,6 +45,10 @@ def interruptible() -> Iterator[None]:
     sys.unraisablehook = report
     try:
         yield
+    except Exception as error:
+        if _came_of_an_interrupt(error):
+            raise KeyboardInterrupt from error
+        raise
     finally:
         sys.unraisablehook = hook
         due = [timer for timer in sent_again if not timer.finished.is_set()]
@@ -51,6 +56,12 @@ def interruptible() -> Iterator[None]:
             timer.cancel()
     if due:
         raise KeyboardInterrupt
+
+
+def _came_of_an_interrupt(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def end_at_the_next() -> None:

@@ -18,6 +18,7 @@ from watched import Watched
 from cifar_tune.cli import INTERRUPTED
 from cifar_tune.ledger import Ledger
 from cifar_tune.records import TrialRecord
+from sweeps.interrupts import interruptible
 
 pytestmark = pytest.mark.timeout(1300)
 
@@ -84,6 +85,23 @@ def test_one_that_python_drops_in_a_finalizer_is_not_lost(sent: str, of_sigint: 
     ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.stdout == ""
     assert "KeyboardInterrupt" in ended.stderr
+
+
+@interruptible()
+def fail_to_clean_up() -> None:
+    try:
+        raise KeyboardInterrupt
+    finally:
+        raise FileNotFoundError
+
+
+def test_one_that_a_library_answers_with_an_error_of_its_own_is_not_lost() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fail_to_clean_up()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_the_first_writes_the_tables_and_says_how_to_go_on(study: Study) -> None:
