@@ -163,6 +163,14 @@ def test_resume_with_an_option_that_would_change_results(refused: Refused, tmp_p
     assert "epochs was 99, is 5" in refused(*QUICK, "--name", "mine", "--resume", "--epochs", "5")
 
 
+def test_resume_with_an_option_that_the_run_is_older_than(refused: Refused, tmp_path: Path) -> None:
+    study = begun_run(tmp_path) / "study.json"
+    content = json.loads(study.read_text())
+    del content["config"]["compile_step"]
+    study.write_text(json.dumps(content))
+    assert "compile_step was False, is True" in refused(*QUICK, "--name", "mine", "--resume", "--compile-step")
+
+
 def begun_run(folder: Path, **settings: object) -> Path:
     """A run as its driver leaves it that died at once."""
     study = dataclasses.replace(PRESETS["quick"], **settings)  # whose name was made, not given
