@@ -379,7 +379,7 @@ class StudyConfig:
     """Arithmetic of training; auto: the fastest measured for the device and model."""
     compile_step: bool = False
     """torch.compile the models in training. `python benchmarks/train_step.py --compile` says from how many steps that
-    pays here; on CPUs it did not."""
+    pays here; on the CPU where it was tried it did not (docs/log.md)."""
     distill: DistillRule = "always"
     """Run the distillation search always, never, or auto: where plain students miss min_accuracy on validation data."""
     min_accuracy: float = 0.85

@@ -18,9 +18,6 @@ CALIBRATION_IMAGES = 512
 """Training images, evenly spaced: the ranges of the activations are read off them."""
 
 
-SEVEN_BITS = "INT8 is kept to 7 bits: this processor has no VNNI, and sums of its products would overflow"
-
-
 def calibration_data(data: ImageData) -> ImageData:
     """The data with the images that calibration sees alone, for a process that is given no more.
 

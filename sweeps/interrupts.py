@@ -45,7 +45,7 @@ def interruptible() -> Iterator[None]:
     sys.unraisablehook = report
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # whatever a library raised as it was interrupted
         if _came_of_an_interrupt(error):
             raise KeyboardInterrupt from error
         raise

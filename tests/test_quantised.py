@@ -13,7 +13,7 @@ from cifar_tune.config import Precision, Variant
 from cifar_tune.data import random_images
 from cifar_tune.models import build_model
 from cifar_tune.quantisation import CALIBRATION_IMAGES, calibration_data, convolution_share
-from cifar_tune.runtimes import RUNTIMES, Runnable, Source, UnsupportedError, onnxruntime
+from cifar_tune.runtimes import RUNTIMES, Runnable, Source, UnsupportedError, base
 from cifar_tune.runtimes.onnxruntime import OPSET
 
 IMAGES = torch.randn(24, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -122,7 +122,7 @@ def test_weights_have_seven_bits_where_products_of_eight_would_overflow(
     overflows: bool, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     onnx = pytest.importorskip("onnx", reason="pip install -e '.[onnx]'")
-    monkeypatch.setattr(onnxruntime, "overflows_int8", lambda: overflows)
+    monkeypatch.setattr(base, "overflows_int8", lambda: overflows)
     load(Variant(runtime="onnxruntime", precision="int8"), tmp_path)
     weights = [onnx.numpy_helper.to_array(w) for w in onnx.load(tmp_path / "model.onnx").graph.initializer]
     largest = max(np.abs(w.astype(int)).max() for w in weights if w.dtype == np.int8 and w.size > 16)

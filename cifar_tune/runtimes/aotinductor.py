@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from cifar_tune.config import Variant
-from cifar_tune.device import overflows_int8
-from cifar_tune.quantisation import SEVEN_BITS
 from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError, file_mb, need, quiet, wait_for
 from cifar_tune.runtimes.torch import require_compiler, torch_scope
 
@@ -45,7 +43,7 @@ def _quantised(program: ExportedProgram, source: Source) -> nn.Module:
     module = program.module()
     _tell_calls_apart(module)
     # activations of 7 bits where products of 8 would overflow
-    settings = x86.get_default_x86_inductor_quantization_config(reduce_range=overflows_int8())
+    settings = x86.get_default_x86_inductor_quantization_config(reduce_range=source.in_seven_bits)
     quantizer = x86.X86InductorQuantizer().set_global(settings)
     prepared = pt2e.prepare_pt2e(module, quantizer)
     for image in source.calibrating():
@@ -76,7 +74,7 @@ def load(source: Source) -> Runnable:
         synchronize=wait_for(source.device),
         prepare_input=source.prepared,
         artifact_mb=file_mb(source.folder),
-        note=SEVEN_BITS if source.variant.precision == "int8" and overflows_int8() else None,
+        note=source.seven_bits_note,
     )
 
 

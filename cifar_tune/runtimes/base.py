@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cifar_tune.config import Variant, check
+from cifar_tune.device import overflows_int8
 from cifar_tune.models import place
 from cifar_tune.pruning import zero_smallest
 
@@ -60,6 +61,17 @@ class Source:
         if self.calibration is None or not len(self.calibration):
             raise UnsupportedError("static INT8 is calibrated on training images, and there are none")
         return (self.prepared(image[None]) for image in self.calibration)
+
+    @property
+    def in_seven_bits(self) -> bool:
+        """Whether INT8 is kept to 7 bits, since sums of its products would overflow."""
+        return self.variant.precision.startswith("int8") and self.device == "cpu" and overflows_int8()
+
+    @property
+    def seven_bits_note(self) -> str | None:
+        """What a reader of the row must know of that."""
+        said = "INT8 is kept to 7 bits: this processor has no VNNI, and sums of its products would overflow"
+        return said if self.in_seven_bits else None
 
     def prepared(self, images: Tensor) -> Tensor:
         """Images in the layout of the variant."""

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from cifar_tune.config import Variant
-from cifar_tune.device import overflows_int8
-from cifar_tune.quantisation import SEVEN_BITS, convolution_share, left_out
+from cifar_tune.quantisation import convolution_share, left_out
 from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError, file_mb, need, quiet, wait_for
 
 FILE = "model.onnx"
@@ -21,7 +20,7 @@ OPSET = 20
 """Of ONNX's operators: the exporter's own."""
 QUANTISED = ("int8", "int8_dynamic")
 CALIBRATION_STEP = 8
-"""Images whose activations are in memory at a time: 2 GB for a ResNet-18 at 224 pixels."""
+"""Images whose activations are in memory at a time."""
 PERCENTILE = 99.99
 """Of a tensor's calibration values that its INT8 range covers. The range of all of them follows the rarest ones, and
 cost a distilled MobileNetV3-Small a point more (docs/log.md). It is found to 1/2048 of the largest value in the first
@@ -45,29 +44,26 @@ def _quantise(fp32: Path, source: Source) -> Path:
     activations get their range in each call. Weights have 7 bits where products of 8 would overflow.
     """
     q = need("onnxruntime.quantization", "onnx")
-    seven_bits = _of_seven_bits(source)
     folded, made = fp32.with_name("folded.onnx"), source.folder / FILE
     with quiet():
         q.shape_inference.quant_pre_process(fp32, folded)
         if source.variant.precision == "int8_dynamic":
-            q.quantize_dynamic(folded, made, op_types_to_quantize=["MatMul"], per_channel=True, reduce_range=seven_bits)
+            q.quantize_dynamic(
+                folded, made, op_types_to_quantize=["MatMul"], per_channel=True, reduce_range=source.in_seven_bits
+            )
         else:
             q.quantize_static(
                 folded,
                 made,
                 _Calibration(source),
                 per_channel=True,
-                reduce_range=seven_bits,
+                reduce_range=source.in_seven_bits,
                 activation_type=q.QuantType.QUInt8,
                 calibrate_method=q.CalibrationMethod.Percentile,
                 extra_options={"CalibPercentile": PERCENTILE, "CalibStridedMinMax": CALIBRATION_STEP},
             )
     need("onnx", "onnx").checker.check_model(str(made))
     return made
-
-
-def _of_seven_bits(source: Source) -> bool:
-    return source.device == "cpu" and overflows_int8()
 
 
 class _Calibration:
@@ -140,11 +136,9 @@ def load(source: Source) -> Runnable:
 
 def _note(source: Source) -> str | None:
     """What a reader of a quantised row must know."""
-    if source.variant.precision not in QUANTISED:
-        return None
     dynamic = source.variant.precision == "int8_dynamic"
     omitted = left_out(convolution_share(source.model, source.example)) if dynamic else None
-    return "; ".join(filter(None, (omitted, SEVEN_BITS if _of_seven_bits(source) else None))) or None
+    return "; ".join(filter(None, (omitted, source.seven_bits_note))) or None
 
 
 def _host_call(session: Any) -> Any:

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 
 from cifar_tune.config import Variant
-from cifar_tune.device import overflows_int8
-from cifar_tune.quantisation import SEVEN_BITS
 from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError, file_mb, need, quiet
 
 FILE = "model.xml"
@@ -28,7 +26,7 @@ def export(source: Source) -> Path:
         with quiet():
             images = [image.contiguous().numpy() for image in source.calibrating()]
             # weights of 7 bits where products of 8 would overflow
-            every = nncf.OverflowFix.ENABLE if overflows_int8() else None
+            every = nncf.OverflowFix.ENABLE if source.in_seven_bits else None
             more = nncf.AdvancedQuantizationParameters(overflow_fix=every)
             model = nncf.quantize(model, nncf.Dataset(images), subset_size=len(images), advanced_parameters=more)
     ov.save_model(model, source.folder / FILE, compress_to_fp16=False)
@@ -59,7 +57,7 @@ def load(source: Source) -> Runnable:
         call=call,
         prepare_input=Tensor.contiguous,
         artifact_mb=file_mb(source.folder),
-        note=SEVEN_BITS if source.variant.precision == "int8" and overflows_int8() else None,
+        note=source.seven_bits_note,
     )
 
 
