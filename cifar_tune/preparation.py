@@ -16,10 +16,16 @@ from cifar_tune.models import make_model
 from cifar_tune.pruning import compressed_mb
 from cifar_tune.quality import quality
 from cifar_tune.records import BuildRecord, EvaluationRecord
-from cifar_tune.runtimes import RUNTIMES, Runnable
+from cifar_tune.runtimes import RUNTIMES, Runnable, UnsupportedError
 from cifar_tune.subjects import GridSettings, Subject, load_subject, make_source, use_compile_cache
 from cifar_tune.training import predict
 from cifar_tune.views import Batcher
+
+EMULATED = 4.0
+"""Times of FP32's from which a precision is emulated on this processor: 5 to 50 were seen (docs/log.md)."""
+EMULATED_SECONDS = 300.0
+"""The most that reading the test set in an emulated precision may take. It can only lose: FP32 is faster and finer."""
+PROBED_IMAGES = 4
 
 # --- evaluation -------------------------------------------------------------------------------------------------
 
@@ -28,11 +34,14 @@ def evaluation(subject: Subject, variant: Variant, data: ImageData, settings: Gr
     """The answers of one model, runtime, precision and layout on the test set.
 
     PyTorch's eager variants answer in large batches, all others image by image: they are made for one.
+    UnsupportedError where the processor only emulates the precision and would take too long.
     """
     torch.set_num_threads(settings.threads)
     source = make_source(load_subject(subject), subject, variant, settings, settings.threads)
     runnable = RUNTIMES[variant.runtime].load(source)
     batcher = Batcher(data.test_images, data.mean, data.std, settings.device)
+    if settings.device == "cpu" and variant.runtime == "torch" and variant.precision != "fp32":
+        refuse_emulated(runnable, subject, variant, settings, batcher)
     with runnable.scope():
         if variant.runtime == "torch":
             logits = predict(
@@ -58,6 +67,32 @@ def evaluation(subject: Subject, variant: Variant, data: ImageData, settings: Gr
         predictions=predictions.astype("<u2").tobytes(),
         correct=np.packbits(correct).tobytes(),
     )
+
+
+def refuse_emulated(
+    runnable: Runnable, subject: Subject, variant: Variant, settings: GridSettings, batcher: Batcher
+) -> None:
+    """UnsupportedError where a precision of PyTorch's is emulated, and reading all images in it would take too long."""
+    fp32 = dataclasses.replace(variant, precision="fp32")
+    reference = RUNTIMES["torch"].load(make_source(load_subject(subject), subject, fp32, settings, settings.threads))
+    own = _probe_seconds(runnable, batcher)
+    times = own / _probe_seconds(reference, batcher)
+    seconds = own / PROBED_IMAGES * len(batcher.images)
+    if times > EMULATED and seconds > EMULATED_SECONDS:
+        raise UnsupportedError(
+            f"{variant.precision} is emulated on this processor, {times:.0f} times slower than FP32: "
+            f"reading {len(batcher.images)} images in it would take {seconds / 60:.0f} min"
+        )
+
+
+def _probe_seconds(runnable: Runnable, batcher: Batcher) -> float:
+    """What a few images take, in one batch; the call before it is not in it."""
+    images = runnable.prepare_input(batcher.plain(0, PROBED_IMAGES))
+    with runnable.scope():
+        runnable.call(images)
+        started = time.perf_counter()
+        runnable.call(images)
+    return time.perf_counter() - started
 
 
 def answers(runnable: Runnable, batcher: Batcher, images: int) -> Tensor:

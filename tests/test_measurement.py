@@ -16,7 +16,7 @@ import pytest
 import torch
 from small_data import small_data
 
-from cifar_tune import measurement
+from cifar_tune import measurement, preparation
 from cifar_tune.config import LatencyConfig, Variant
 from cifar_tune.device import CONTENDED_CORES, DeviceTakenError, environment
 from cifar_tune.measurement import latency_skeleton, measure_here, measured, stand_ins
@@ -238,6 +238,22 @@ def test_bits_and_predictions_of_an_evaluation_agree_with_its_accuracy(
     right = np.frombuffer(record.predictions, "<u2") == DATA.test_labels
     assert right.mean() == record.test_accuracy
     assert np.array_equal(np.unpackbits(np.frombuffer(record.correct, np.uint8))[: len(right)].astype(bool), right)
+
+
+def test_precision_that_is_emulated_for_too_long_is_unsupported(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "EMULATED", 0.0)
+    monkeypatch.setattr(preparation, "EMULATED_SECONDS", 0.0)
+    with pytest.raises(UnsupportedError, match=r"fp16 is emulated .* reading \d+ images in it would take 0 min"):
+        evaluation(subject, Variant(precision="fp16"), DATA, settings(tmp_path))
+
+
+def test_precision_that_is_emulated_but_short_is_read(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "EMULATED", 0.0)
+    assert evaluation(subject, Variant(precision="fp16"), DATA, settings(tmp_path)).status == "ok"
 
 
 def test_failure_is_one_line_that_names_the_exception() -> None:
