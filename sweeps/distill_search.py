@@ -29,6 +29,7 @@ from cifar_tune.teacher import TeacherRef
 from cifar_tune.tuning.searcher import importance, point_of
 from cifar_tune.tuning.stages import ranked, retrain, search, training_slots
 from cifar_tune.tuning.trainables import Training
+from sweeps.checks import Prepared, parse_study, prepare
 from sweeps.folder import check_room
 from sweeps.grid import (
     cell_of,
@@ -39,15 +40,12 @@ from sweeps.grid import (
 )
 from sweeps.job import (
     Job,
-    Prepared,
     as_subject,
     best_before,
     brought_teacher,
     chosen_finalists,
     job,
-    parse_study,
     precision_of,
-    prepare,
     shown,
     teacher_ref,
     train_task,

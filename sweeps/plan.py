@@ -19,8 +19,8 @@ from cifar_tune.pruning import pruned_name
 from cifar_tune.records import Stage, TrialRecord
 from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.training import Stepper
+from sweeps.checks import Prepared
 from sweeps.grid import study_variants
-from sweeps.job import Prepared
 
 SECONDS_A_FIT = 4.0
 """Start-up of a Tune experiment and its workers."""

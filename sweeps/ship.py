@@ -17,8 +17,9 @@ from cifar_tune.subjects import Subject
 from cifar_tune.tuning.cells import ship_candidate
 from cifar_tune.tuning.host import ShipTask
 from cifar_tune.tuning.stages import exclusive_bundle, run_cells
+from sweeps.checks import Prepared
 from sweeps.grid import grid_settings
-from sweeps.job import Job, Prepared
+from sweeps.job import Job
 
 
 def ship(work: Job, prepared: Prepared, subjects: Sequence[Subject], row: LatencyRecord, reason: str) -> None:

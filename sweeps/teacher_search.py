@@ -11,7 +11,8 @@ from cifar_tune import cli
 from cifar_tune.config import TEACHER_ARM, StudyConfig
 from cifar_tune.records import TrialRecord
 from cifar_tune.tuning.stages import ranked, search, training_slots
-from sweeps.job import Job, best_before, job, parse_study, prepare, shown, train_task, training_of, write_tables
+from sweeps.checks import parse_study, prepare
+from sweeps.job import Job, best_before, job, shown, train_task, training_of, write_tables
 
 
 def search_teacher(work: Job) -> TrialRecord:

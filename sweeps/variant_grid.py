@@ -29,19 +29,10 @@ from cifar_tune.presets import PRESETS
 from cifar_tune.records import TrialRecord
 from cifar_tune.store import read_records, sha256_file
 from cifar_tune.subjects import Subject, load_subject
+from sweeps.checks import Prepared, check_runtimes, prepare
 from sweeps.folder import bucket_of, check_same_study, read_study, run_folder
 from sweeps.grid import forget_builds, measure_grid
-from sweeps.job import (
-    Prepared,
-    as_subject,
-    brought_teacher,
-    check_runtimes,
-    chosen_finalists,
-    job,
-    prepare,
-    shown,
-    write_tables,
-)
+from sweeps.job import as_subject, brought_teacher, chosen_finalists, job, shown, write_tables
 
 GIVEN_ARM = "given"
 CLASSES = 10

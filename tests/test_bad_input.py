@@ -23,8 +23,8 @@ from cifar_tune.device import environment
 from cifar_tune.models import build_model, save_weights
 from cifar_tune.presets import PRESETS
 from sweeps import distill_search
+from sweeps.checks import parse_study, prepare
 from sweeps.folder import sole_writer, write_study
-from sweeps.job import parse_study, prepare
 
 Refused = Callable[..., str]
 

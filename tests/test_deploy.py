@@ -18,7 +18,7 @@ import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
 from cifar_tune.tuning.cluster import LATENCY_SLOT
-from sweeps.job import parse_study
+from sweeps.checks import parse_study
 
 ROOT = Path(__file__).parent.parent
 CLUSTER, RAYJOB, PAGE = ROOT / "deploy/cluster.yaml", ROOT / "deploy/rayjob.yaml", ROOT / "docs/large_studies.md"

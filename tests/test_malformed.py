@@ -22,7 +22,7 @@ from cifar_tune.models import build_model, save_weights
 from cifar_tune.records import TrialRecord
 from cifar_tune.store import sha256_file
 from cifar_tune.teacher import load_model
-from sweeps.job import parse_study, prepare
+from sweeps.checks import parse_study, prepare
 
 EXAMPLES = int(os.environ.get("MALFORMED_EXAMPLES", "10"))
 """Of each kind; `make chaos` takes more."""

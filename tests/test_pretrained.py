@@ -16,7 +16,7 @@ from cifar_tune.models import build_model, import_torchvision, load_weights, req
 from cifar_tune.pretrained import pretrained_model
 from cifar_tune.store import sha256_file
 from sweeps import teacher_search
-from sweeps.job import prepare
+from sweeps.checks import prepare
 
 SMALL = "vit_tiny_patch8_64"
 
