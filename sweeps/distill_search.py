@@ -14,7 +14,7 @@ import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from analysis.report import Candidate, write_report
 from cifar_tune import cli
@@ -230,7 +230,9 @@ def train_pruned(
     students: dict[str, TrialRecord] = {}
     for trial in ranked(finalists):
         students.setdefault(trial.model, trial)
-    points = {trial.model: point_of(trial, study, arm) for trial in (*students.values(), *own_teacher)}
+    points = {
+        trial.model: taught(point_of(trial, study, arm), study, arm) for trial in (*students.values(), *own_teacher)
+    }
     wholes = {subject.model: subject for subject in [*(as_subject(work, t) for t in students.values()), teacher]}
     trainings = [
         Training(
@@ -249,6 +251,14 @@ def train_pruned(
     slots = training_slots(study, work.info, work.device, len(trainings))
     task = train_task(work, "final", slots, teacher=teaches)
     return retrain(task, trainings, slots, work.run, dataset, work.ledger, work.view, "pruned")
+
+
+def taught(point: dict[str, Any], study: StudyConfig, arm: Arm) -> dict[str, Any]:
+    """A recipe that listens to the teacher: a teacher's or a plain student's, which does not, takes R6's T and alpha."""
+    if arm != DISTILL_ARM or point["alpha"] > 0:
+        return point
+    default = first_point(study, arm)
+    return {**point, "temperature": default["temperature"], "alpha": default["alpha"]}
 
 
 def distillation_due(study: StudyConfig, plain: Sequence[TrialRecord]) -> bool:

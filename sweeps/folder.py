@@ -228,16 +228,13 @@ def sole_writer(run: Path) -> Iterator[None]:
 def write_study(run: Path, study: StudyConfig, measuring: Environment, about_data: dict[str, object]) -> None:
     """Write `study.json`."""
     path = run / "study.json"
-    # a resumed run keeps the moment and the command that it was begun with
-    begun = json.loads(path.read_text()) if path.exists() else {
-        "created_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", *sys.argv]),
-    }  # fmt: skip
+    # a resumed run keeps the moment it began in; its last command may have asked for more: that would make it anew
+    begun = json.loads(path.read_text())["created_utc"] if path.exists() else None
     content = {
         "format": STUDY_FORMAT,
         "run": run.name,
-        "created_utc": begun["created_utc"],
-        "command": begun["command"],
+        "created_utc": begun or datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["python", *(argument for argument in sys.argv if argument != "--resume")]),
         "config": dataclasses.asdict(study),
         "environment": dataclasses.asdict(measuring),
         "data": about_data,

@@ -113,7 +113,6 @@ def test_wrong_option(refused: Refused, arguments: tuple[str, ...], line: str) -
     assert line in refused(*arguments)
 
 
-@pytest.mark.skipif(__import__("torch").cuda.is_available(), reason="asks for CUDA where there is none")
 def test_a_wrong_value_is_said_without_the_names_of_classes(refused: Refused) -> None:
     assert refused(*QUICK, "--min-accuracy", "2").startswith("error: min accuracy is 2.0; allowed is")
 
@@ -123,6 +122,7 @@ def test_a_logger_whose_package_is_missing(refused: Refused) -> None:
     assert "which is not installed: pip install wandb" in refused(*QUICK, "--log", "wandb")
 
 
+@pytest.mark.skipif(__import__("torch").cuda.is_available(), reason="asks for CUDA where there is none")
 def test_cuda_where_there_is_none(refused: Refused) -> None:
     assert "device is 'cuda'; allowed is cpu or auto: PyTorch finds no CUDA device here" in refused(
         *QUICK, "--device", "cuda"

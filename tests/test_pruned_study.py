@@ -1,5 +1,6 @@
 """`--prune` in a study: pruned models are finalists, measured and on the front as all others."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -25,11 +26,24 @@ def run(watched: Watched, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return study.run
 
 
+def test_command_of_an_extended_run_would_make_all_of_it_anew(run: Path) -> None:
+    command = json.loads((run / "study.json").read_text())["command"]
+    assert "--prune 0.5 --magnitude 0.9" in command
+    assert "--resume" not in command
+
+
 def test_pruned_finalist_begins_with_the_weights_of_a_whole_one(run: Path) -> None:
     trials = pd.read_parquet(run / "trials.parquet")
     pruned = trials[trials.model == "resnet_tiny@0.5"]
     assert len(pruned) == 1
     assert set(pruned.start_sha256) <= set(trials[trials.model == "resnet_tiny"].checkpoint_sha256)
+
+
+def test_pruned_finalist_is_taught_though_its_whole_one_was_not(run: Path) -> None:
+    trials = pd.read_parquet(run / "trials.parquet").set_index("trial_id")
+    (pruned,) = trials[trials.model == "resnet_tiny@0.5"].itertuples()
+    assert trials.loc[trials.checkpoint_sha256 == pruned.start_sha256].alpha.eq(0.0).any()
+    assert (pruned.arm, pruned.temperature, pruned.alpha) == ("distill", 4.0, 0.7)
 
 
 def test_pruned_finalist_has_read_the_test_set(run: Path) -> None:

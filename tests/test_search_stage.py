@@ -3,7 +3,7 @@
 import dataclasses
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -63,12 +63,25 @@ def is_training(process: psutil.Process) -> bool:
         return False
 
 
-class Killer(threading.Thread):
-    """Kills the worker that trains, again and again, each time some seconds after it has begun."""
+def kill(process: psutil.Process) -> None:
+    process.kill()
 
-    def __init__(self, times: int, run: Path) -> None:
+
+def starve(process: psutil.Process) -> None:
+    """Let it have no more memory than it has now."""
+    process.rlimit(psutil.RLIMIT_AS, (process.memory_info().vms, -1))
+
+
+class Killer(threading.Thread):
+    """Kills the worker that trains, again and again, each time some seconds after it has begun.
+
+    Args:
+        how: what is done to it.
+    """
+
+    def __init__(self, times: int, run: Path, how: Callable[[psutil.Process], None] = kill) -> None:
         super().__init__()
-        self.times, self.run_folder = times, run
+        self.times, self.run_folder, self.how = times, run, how
         self.killed: list[int] = []
 
     def run(self) -> None:
@@ -79,7 +92,7 @@ class Killer(threading.Thread):
             fresh = [p for p in at_work if p.pid not in self.killed]
             if fresh and list(self.run_folder.rglob("checkpoint_*")):  # there is something to go on from
                 time.sleep(1)
-                fresh[0].kill()
+                self.how(fresh[0])
                 self.killed.append(fresh[0].pid)
 
 
@@ -132,3 +145,16 @@ def test_a_worker_that_dies_again_and_again_is_a_failed_row(info: ClusterInfo, t
     assert trial.status == "failed"
     assert trial.error
     assert f"--trial {trial.trial_id}" in (tmp_path / "run" / "errors" / f"{trial.trial_id}.txt").read_text()
+
+
+def test_a_trial_out_of_memory_is_a_failed_row_and_the_next_one_trains(info: ClusterInfo, tmp_path: Path) -> None:
+    killer = Killer(3, tmp_path / "run", starve)
+    killer.start()
+    trial = finalist(tmp_path / "run")
+    killer.times = 0
+    killer.join()
+    assert killer.killed
+    assert trial.status == "failed"
+    assert trial.error
+    (other,) = finalists(tmp_path / "run", [2], SLOTS)
+    assert other.status == "ok"
