@@ -254,7 +254,7 @@ def train_pruned(
 
 
 def taught(point: dict[str, Any], study: StudyConfig, arm: Arm) -> dict[str, Any]:
-    """A recipe that listens to the teacher: a teacher's or a plain student's, which does not, takes R6's T and alpha."""
+    """A recipe that listens to the teacher: a teacher's or plain student's, which does not, takes R6's T and alpha."""
     if arm != DISTILL_ARM or point["alpha"] > 0:
         return point
     default = first_point(study, arm)

@@ -182,6 +182,13 @@ def test_requirements_can_be_installed_from_an_index(tmp_path: Path, weights: Pa
     assert "+" not in (tmp_path / "candidate" / "requirements.txt").read_text()
 
 
+def test_opset_in_the_card_is_that_of_the_file(tmp_path: Path, weights: Path, fp32: np.ndarray) -> None:
+    folder = tmp_path / "candidate"
+    ship(folder, weights, fp32, Variant(runtime="onnxruntime"))
+    opsets = {o.domain: o.version for o in pytest.importorskip("onnx").load(folder / "model.onnx").opset_import}
+    assert json.loads((folder / "candidate.json").read_text())["onnx_opset"] == opsets[""]
+
+
 @pytest.mark.parametrize(
     "said",
     [

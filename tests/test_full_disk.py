@@ -1,12 +1,12 @@
 """A disk that runs full while a study works."""
 
 import contextlib
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mounts import mounted
 from small_study import Study
 
 pytestmark = pytest.mark.timeout(600)
@@ -16,13 +16,8 @@ ROOM = "20m"
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own, with room for the search of a small teacher."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", folder], check=False)
-    if mounted.returncode != 0:
-        pytest.skip("mounting needs the superuser")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    with mounted(tmp_path / "disk", f"size={ROOM}") as folder:
+        yield folder
 
 
 def fill(path: Path) -> None:

@@ -14,26 +14,36 @@ from cifar_tune.data import random_images
 from cifar_tune.models import build_model
 from cifar_tune.quantisation import CALIBRATION_IMAGES, calibration_data, convolution_share
 from cifar_tune.runtimes import RUNTIMES, Runnable, Source, UnsupportedError, base
-from cifar_tune.runtimes.onnxruntime import OPSET
+from cifar_tune.runtimes.onnxruntime import FILE, OPSET, quantise
 
 IMAGES = torch.randn(24, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 NEEDS = {"onnxruntime": "onnxruntime", "openvino": "nncf", "aotinductor": "torchao"}
-STATIC = [v for r in RUNTIMES.values() for v in r.variants if v.precision == "int8" and not v.single_thread]
+STATIC = [
+    v
+    for name, r in RUNTIMES.items()
+    for v in r.variants
+    if v.precision == "int8" and not v.single_thread and name != "tensorrt"
+]
 DYNAMIC = Variant(runtime="onnxruntime", precision="int8_dynamic")
 
 
-def load(variant: Variant, folder: Path, model: nn.Module | None = None, calibration: torch.Tensor | None = IMAGES):
+def source(
+    variant: Variant, folder: Path, model: nn.Module | None = None, calibration: torch.Tensor | None = IMAGES
+) -> Source:
     pytest.importorskip(NEEDS.get(variant.runtime, "torch"), reason="pip install -e '.[int8]'")
-    source = Source(
+    return Source(
         model=(build_model("resnet_narrow", 10) if model is None else model).eval(),
         variant=variant, device="cpu", example=torch.zeros(1, 3, 32, 32), threads=1, folder=folder,
         calibration=calibration,
     )  # fmt: skip
-    runtime = RUNTIMES[variant.runtime]
+
+
+def load(variant: Variant, folder: Path, model: nn.Module | None = None, calibration: torch.Tensor | None = IMAGES):
+    made, runtime = source(variant, folder, model, calibration), RUNTIMES[variant.runtime]
     folder.mkdir(exist_ok=True)
     if runtime.export is not None:
-        runtime.export(source)
-    return runtime.load(dataclasses.replace(source, calibration=None))
+        runtime.export(made)
+    return runtime.load(dataclasses.replace(made, calibration=None))
 
 
 def answers(runnable: Runnable) -> torch.Tensor:
@@ -67,8 +77,8 @@ def test_static_int8_is_less_than_a_third_of_the_size(tmp_path: Path) -> None:
     assert small.artifact_mb < 0.3 * whole.artifact_mb
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8", "int8_dynamic"])
-def test_opset_of_an_onnx_file_is_what_the_candidate_says(precision: Precision, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["int8", "int8_dynamic"])
+def test_opset_of_a_quantised_file_is_that_of_the_export(precision: Precision, tmp_path: Path) -> None:
     load(Variant(runtime="onnxruntime", precision=precision), tmp_path)
     (file,) = tmp_path.rglob("model.onnx")
     opsets = {o.domain: o.version for o in pytest.importorskip("onnx").load(file).opset_import}
@@ -115,6 +125,42 @@ def test_dynamic_int8_of_a_linear_model_is_small_and_right(tmp_path: Path) -> No
     small = load(DYNAMIC, tmp_path / "int8", model)
     assert small.artifact_mb < 0.3 * whole.artifact_mb
     assert off(answers(small), answers(whole)) < 0.05
+
+
+class Brightest(nn.Module):
+    """A model that is exported, and has nothing to quantise."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.cumsum(images.amax((2, 3)), 1)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8_dynamic"])
+def test_model_that_exports_but_has_nothing_to_quantise_is_unsupported(precision: Precision, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="nothing in this model that could be quantised"):
+        load(Variant(runtime="onnxruntime", precision=precision), tmp_path, Brightest())
+
+
+@pytest.fixture(scope="module")
+def for_tensorrt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the ONNX file from which TensorRT builds INT8: ONNX Runtime runs it, too."""
+    folder = tmp_path_factory.mktemp("symmetric")
+    quantise(source(Variant(runtime="onnxruntime", precision="int8"), folder), folder / FILE, symmetric=True)
+    return folder
+
+
+def test_int8_for_tensorrt_has_no_zero_points_and_no_biases_in_integers(for_tensorrt: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="pip install -e '.[onnx]'")
+    graph = onnx.load(for_tensorrt / FILE).graph
+    arrays = {w.name: onnx.numpy_helper.to_array(w) for w in graph.initializer}
+    points = [arrays[n.input[2]] for n in graph.node if "QuantizeLinear" in n.op_type]
+    assert points
+    assert all(not p.any() and p.dtype == np.int8 for p in points)
+
+
+def test_int8_for_tensorrt_answers_nearly_as_fp32(for_tensorrt: Path, tmp_path: Path) -> None:
+    variant = Variant(runtime="onnxruntime", precision="int8")
+    got = RUNTIMES["onnxruntime"].load(source(variant, for_tensorrt))
+    assert off(answers(got), answers(load(Variant(), tmp_path))) < 0.15
 
 
 @pytest.mark.parametrize(("overflows", "most"), [(True, 64), (False, 128)])

@@ -40,18 +40,13 @@ def task_of(study: StudyConfig, stage: Stage, template: Training | None = None) 
     )  # fmt: skip
 
 
-def finalists(run: Path, seeds: list[int], slots: Slots) -> list[TrialRecord]:
-    """A training of some seconds for each seed, each in a trial of its own."""
-    run.mkdir(exist_ok=True)
-    task = task_of(STUDY, "final")
-    sample: dict[str, float | str] = {"lr": 0.01, "schedule": "cosine"}
-    trainings = [Training(arm="plain", model="resnet_tiny", sample=sample, seed=s, epochs=EPOCHS) for s in seeds]
-    with StudyView() as view:
-        return retrain(task, trainings, slots, run, "small", Ledger(run), view)
-
-
 def finalist(run: Path) -> TrialRecord:
-    (trial,) = finalists(run, [1], SLOTS)
+    """A training of some seconds."""
+    run.mkdir(exist_ok=True)
+    sample: dict[str, float | str] = {"lr": 0.01, "schedule": "cosine"}
+    training = Training(arm="plain", model="resnet_tiny", sample=sample, seed=1, epochs=EPOCHS)
+    with StudyView() as view:
+        (trial,) = retrain(task_of(STUDY, "final"), [training], SLOTS, run, "small", Ledger(run), view)
     return trial
 
 
@@ -77,16 +72,23 @@ class Killer(threading.Thread):
 
     Args:
         how: what is done to it.
+        until: when it is left alone, however often it was killed.
     """
 
-    def __init__(self, times: int, run: Path, how: Callable[[psutil.Process], None] = kill) -> None:
+    def __init__(
+        self,
+        times: int,
+        run: Path,
+        how: Callable[[psutil.Process], None] = kill,
+        until: Callable[[], bool] = lambda: False,
+    ) -> None:
         super().__init__()
-        self.times, self.run_folder, self.how = times, run, how
+        self.times, self.run_folder, self.how, self.until = times, run, how, until
         self.killed: list[int] = []
 
     def run(self) -> None:
         end = time.monotonic() + 200
-        while len(self.killed) < self.times and time.monotonic() < end:
+        while len(self.killed) < self.times and time.monotonic() < end and not self.until():
             time.sleep(0.1)
             at_work = [p for p in psutil.Process().children(recursive=True) if is_training(p)]
             fresh = [p for p in at_work if p.pid not in self.killed]
@@ -96,14 +98,14 @@ class Killer(threading.Thread):
                 self.killed.append(fresh[0].pid)
 
 
-def searched(run: Path, trials: int) -> list[TrialRecord]:
-    """A search of some short trials."""
+def searched(run: Path, trials: int, epochs: int = 1, slots: Slots = SLOTS) -> list[TrialRecord]:
+    """A search in which no trial is stopped early."""
     run.mkdir(exist_ok=True)
-    study = dataclasses.replace(STUDY, epochs=1, num_samples=trials)
-    template = Training(arm="plain", model="resnet_tiny", sample={}, seed=0, epochs=1)
+    study = dataclasses.replace(STUDY, epochs=epochs, num_samples=trials, early_stopping=False)
+    template = Training(arm="plain", model="resnet_tiny", sample={}, seed=0, epochs=epochs)
     task = task_of(study, "plain", template)
     with StudyView() as view:
-        return search(task, trials, SLOTS, run, "small", Ledger(run), view)
+        return search(task, trials, slots, run, "small", Ledger(run), view)
 
 
 def test_two_trials_train_at_the_same_time(info: ClusterInfo, tmp_path: Path) -> None:
@@ -111,7 +113,7 @@ def test_two_trials_train_at_the_same_time(info: ClusterInfo, tmp_path: Path) ->
     if info.cpus < 2:
         pytest.skip("needs two cores")
     slots = dataclasses.replace(SLOTS, concurrent=2)
-    first, second = sorted(finalists(tmp_path / "run", [1, 2], slots), key=lambda t: t.started_at)
+    first, second = sorted(searched(tmp_path / "run", 2, EPOCHS, slots), key=lambda t: t.started_at)
     assert second.started_at < first.started_at + first.train_seconds
 
 
@@ -147,14 +149,12 @@ def test_a_worker_that_dies_again_and_again_is_a_failed_row(info: ClusterInfo, t
     assert f"--trial {trial.trial_id}" in (tmp_path / "run" / "errors" / f"{trial.trial_id}.txt").read_text()
 
 
-def test_a_trial_out_of_memory_is_a_failed_row_and_the_next_one_trains(info: ClusterInfo, tmp_path: Path) -> None:
-    killer = Killer(3, tmp_path / "run", starve)
+def test_a_trial_out_of_memory_is_a_failed_row_and_the_search_goes_on(info: ClusterInfo, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    killer = Killer(3, run, starve, until=lambda: bool(Ledger(run).read(TrialRecord)))
     killer.start()
-    trial = finalist(tmp_path / "run")
-    killer.times = 0
+    first, second = sorted(searched(run, 2, EPOCHS), key=lambda t: t.started_at)
     killer.join()
     assert killer.killed
-    assert trial.status == "failed"
-    assert trial.error
-    (other,) = finalists(tmp_path / "run", [2], SLOTS)
-    assert other.status == "ok"
+    assert (first.status, second.status) == ("failed", "ok")
+    assert first.error

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from mounts import mounted
 from small_data import small_data
 
 from cifar_tune.config import TrainConfig, ViewConfig
@@ -79,7 +80,9 @@ def test_training_with_the_cache_equals_training_with_the_online_teacher(teacher
     )  # fmt: skip
     online = train(settings, data, OnlineTeacher(teacher, data, settings.views))
     cached = train(settings, data, CachedTeacher(tmp_path / "cache", teacher, data, settings.views))
+    online, cached = list(online), list(cached)
     assert [e.train_loss for e in cached] == pytest.approx([e.train_loss for e in online], rel=0.01)
+    assert [e.val_accuracy for e in cached] == [e.val_accuracy for e in online]
 
 
 def test_logits_of_an_epoch_are_computed_once(
@@ -141,6 +144,13 @@ def test_a_full_disk_leaves_the_teacher_itself(
     assert torch.equal(full(1, VIEWS), expected)
     assert full.trouble is not None
     assert "No space left on device" in full.trouble
+
+
+def test_a_read_only_folder_leaves_the_teacher_itself(teacher: TeacherRef, tmp_path: Path) -> None:
+    with mounted(tmp_path / "read-only", "ro") as folder:
+        without = cached(folder, teacher)
+        assert torch.equal(without(1, VIEWS), cached(tmp_path / "good", teacher)(1, VIEWS))
+        assert without.trouble == f"teacher logits cannot be kept in {folder} (Read-only file system): trials ask it"
 
 
 def test_a_folder_that_cannot_be_made_leaves_the_teacher_itself(teacher: TeacherRef, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,38 +33,70 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 def export(source: Source) -> Path:
     """See `Runtime`."""
     need("onnxruntime", "onnx")
+    made = source.folder / FILE
     if source.variant.precision not in QUANTISED:
-        return export_onnx(source, source.folder / FILE)
-    with tempfile.TemporaryDirectory() as scratch:
-        return _quantise(export_onnx(source, Path(scratch, "fp32.onnx")), source)
+        return export_onnx(source, made)
+    return quantise_dynamic(source, made) if source.variant.precision == "int8_dynamic" else quantise(source, made)
 
 
-def _quantise(fp32: Path, source: Source) -> Path:
-    """INT8 by ONNX Runtime's own tools: batch norms folded first, weights per output channel.
+def quantise(source: Source, made: Path, *, symmetric: bool = False) -> Path:
+    """Write the model as ONNX in static INT8 (QDQ form), by ONNX Runtime's own tools.
 
-    Static: activations and weights of all layers, calibrated (QDQ form). Dynamic: linear layers alone, whose
-    activations get their range in each call. Weights have 7 bits where products of 8 would overflow.
+    Activations are calibrated; weights have a scale for each output channel, and 7 bits where products of 8 would
+    overflow.
+
+    Args:
+        symmetric: no zero points, biases in floating point, and in INT8 only what TensorRT computes in it: what that
+            wants. Else as suits ONNX Runtime on CPU.
     """
     q = need("onnxruntime.quantization", "onnx")
-    folded, made = fp32.with_name("folded.onnx"), source.folder / FILE
-    with quiet():
-        q.shape_inference.quant_pre_process(fp32, folded)
-        if source.variant.precision == "int8_dynamic":
-            q.quantize_dynamic(
-                folded, made, op_types_to_quantize=["MatMul"], per_channel=True, reduce_range=source.in_seven_bits
-            )
-        else:
-            q.quantize_static(
-                folded,
-                made,
-                _Calibration(source),
-                per_channel=True,
-                reduce_range=source.in_seven_bits,
-                activation_type=q.QuantType.QUInt8,
-                calibrate_method=q.CalibrationMethod.Percentile,
-                extra_options={"CalibPercentile": PERCENTILE, "CalibStridedMinMax": CALIBRATION_STEP},
-            )
-    need("onnx", "onnx").checker.check_model(str(made))
+    with _folded(source) as folded, quiet():
+        q.quantize_static(
+            folded,
+            made,
+            _Calibration(source),
+            per_channel=True,
+            reduce_range=source.in_seven_bits,
+            op_types_to_quantize=["Conv", "Gemm", "MatMul", "Add"] if symmetric else None,
+            activation_type=q.QuantType.QInt8 if symmetric else q.QuantType.QUInt8,
+            calibrate_method=q.CalibrationMethod.Percentile,
+            extra_options={
+                "CalibPercentile": PERCENTILE,
+                "CalibStridedMinMax": CALIBRATION_STEP,
+                "ActivationSymmetric": symmetric,
+                "QuantizeBias": not symmetric,
+            },
+        )
+    return _checked(made)
+
+
+def quantise_dynamic(source: Source, made: Path) -> Path:
+    """Write the model as ONNX with INT8 in its linear layers alone, whose activations get their range in each call."""
+    q = need("onnxruntime.quantization", "onnx")
+    with _folded(source) as folded, quiet():
+        q.quantize_dynamic(
+            folded, made, op_types_to_quantize=["MatMul"], per_channel=True, reduce_range=source.in_seven_bits
+        )
+    return _checked(made)
+
+
+@contextlib.contextmanager
+def _folded(source: Source) -> Iterator[Path]:
+    """The FP32 file with its batch norms folded in."""
+    q = need("onnxruntime.quantization", "onnx")
+    with tempfile.TemporaryDirectory() as scratch:
+        fp32, folded = export_onnx(source, Path(scratch, "fp32.onnx")), Path(scratch, "folded.onnx")
+        with quiet():
+            q.shape_inference.quant_pre_process(fp32, folded)
+        yield folded
+
+
+def _checked(made: Path) -> Path:
+    """A quantised file; UnsupportedError where nothing in it is: it would be FP32 by another name."""
+    onnx = need("onnx", "onnx")
+    onnx.checker.check_model(str(made))
+    if not any("QuantizeLinear" in node.op_type for node in onnx.load(made).graph.node):
+        raise UnsupportedError("there is nothing in this model that could be quantised")
     return made
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cifar_tune.config import Variant
 from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError, file_mb, need, wait_for
-from cifar_tune.runtimes.onnxruntime import export_onnx
+from cifar_tune.runtimes.onnxruntime import export_onnx, quantise
 
 FILE = "model.engine"
 
@@ -23,7 +23,7 @@ def export(source: Source) -> Path:
     # strongly typed: the precision of each layer is the file's
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
-    onnx = export_onnx(source, source.folder / "model.onnx")
+    onnx = _onnx(source, source.folder / "model.onnx")
     if not parser.parse_from_file(str(onnx)):
         raise RuntimeError(f"TensorRT cannot read the model: {parser.get_error(0).desc()}")
     config = builder.create_builder_config()
@@ -34,6 +34,10 @@ def export(source: Source) -> Path:
         file.unlink()
     (source.folder / FILE).write_bytes(engine)
     return source.folder / FILE
+
+
+def _onnx(source: Source, path: Path) -> Path:
+    return quantise(source, path, symmetric=True) if source.variant.precision == "int8" else export_onnx(source, path)
 
 
 def load(source: Source) -> Runnable:
@@ -81,5 +85,9 @@ RUNTIME = Runtime(
     export=export,
     load=load,
     modules=("tensorrt", "torch"),
-    variants=(Variant(runtime="tensorrt"), Variant(runtime="tensorrt", precision="fp16_weights")),
+    variants=(
+        Variant(runtime="tensorrt"),
+        Variant(runtime="tensorrt", precision="fp16_weights"),
+        Variant(runtime="tensorrt", precision="int8"),
+    ),
 )
