@@ -144,6 +144,14 @@ def test_checkpoint_of_another_architecture_names_the_keys(refused: Callable[...
     assert "unexpected features.0.weight" in said
 
 
+def test_checkpoint_of_other_classes_than_the_data_that_would_calibrate_it(
+    refused: Callable[..., str], here: Path
+) -> None:
+    save_weights(build_model("resnet_narrow", 3), here / "w.safetensors")
+    said = refused("--model", "resnet_narrow", "--checkpoint", "w.safetensors", "--data", "digits")
+    assert "allowed is one with the data's 10 classes" in said
+
+
 def test_registered_model_without_weights_and_data_has_classes(here: Path) -> None:
     _, (subject,), _ = variant_grid._of_model(variant_grid.GridConfig(model="mobilenet_v3_small"))
     assert subject.classes == 10
