@@ -184,7 +184,10 @@ def rows(args: argparse.Namespace) -> bool:
 
 
 def events(args: argparse.Namespace) -> bool:
-    """Medians of the time between two CUDA events, the cache emptied before each call in both."""
+    """Medians of the time between two CUDA events, the cache emptied before each call in both.
+
+    `do_bench` does not wait for all launches of a call, so of many small kernels it counts the host's share as well.
+    """
     from triton.testing import do_bench
 
     call = model_call(args.model, args.threads, "cuda")

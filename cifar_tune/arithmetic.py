@@ -23,6 +23,8 @@ MINIMUM_GAIN = 1.2
 """Speed over that of the arithmetic it would replace from which another is taken. On CPUs 0.9 and 1.8 were seen, so
 that chance does not decide."""
 ROUNDS = 5
+PROBE_IMAGES = {"cpu": 16, "cuda": 512}
+"""Few would leave a GPU waiting for launches, whatever the arithmetic."""
 
 
 def training_precision(asked: TrainPrecision, model: str, device: str, image_size: int) -> TrainPrecision:
@@ -62,7 +64,8 @@ def gain(precision: str, over: str, device: str) -> float:
     forked = [] if device == "cpu" else None
     with torch.enable_grad(), torch.random.fork_rng(forked):  # who asks may have gradients off, and goes on drawing
         convolution = place(nn.Conv2d(64, 64, 3, padding=1, bias=False), device)
-        images = torch.randn(16, 64, 32, 32, device=device).to(memory_format=torch.channels_last).requires_grad_()
+        images = torch.randn(PROBE_IMAGES[device], 64, 32, 32, device=device)
+        images = images.to(memory_format=torch.channels_last).requires_grad_()
         taken = [[_step_seconds(convolution, images, p) for p in (precision, over)] for _ in range(ROUNDS)]
     own, other = (min(times) for times in zip(*taken, strict=True))
     return other / own
@@ -78,7 +81,11 @@ def _step_seconds(module: nn.Module, images: Tensor, precision: str) -> float:
     return time.perf_counter() - started
 
 
-def autocast(precision: str, device: str) -> contextlib.AbstractContextManager[object]:
-    """The autocast context of a precision; fp32 is none."""
+def autocast(precision: str, device: str, *, cached: bool = True) -> contextlib.AbstractContextManager[object]:
+    """The autocast context of a precision; fp32 is none.
+
+    Args:
+        cached: whether a weight that was cast is kept as long as the context lasts.
+    """
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-    return contextlib.nullcontext() if dtype is None else torch.autocast(device, dtype=dtype)
+    return contextlib.nullcontext() if dtype is None else torch.autocast(device, dtype=dtype, cache_enabled=cached)

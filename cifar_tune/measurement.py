@@ -48,6 +48,8 @@ LEAST_ANSWERS = 32
 """Of those images as many at least, where the time limit ends the sampling of a slow variant."""
 EVENT_SAMPLES = 100
 """Calls timed between events on a GPU, beside the host's clock."""
+QUEUEING_CYCLES = 20_000_000
+"""That the GPU waits while a call is launched: about 10 ms, more than an eager model's launches take."""
 
 
 def latency_skeleton(
@@ -245,14 +247,15 @@ def as_timed(runnable: Runnable, images: Sequence[Tensor], keep: Callable[[Tenso
 def event_ms(call: Callable[[], object]) -> float:
     """Median milliseconds between two events around a call on the GPU.
 
-    The GPU is given other work first, so that launches queue behind it and the host's share is left out (as in Triton's
-    `do_bench`); the other work also empties the cache.
+    The GPU is given other work first: writes that empty its cache (as in Triton's `do_bench`), then a wait, so that all
+    launches of the call queue behind it and the host's share is left out.
     """
     times: list[float] = []
     other = torch.empty(256 << 20, dtype=torch.int8, device="cuda")
     for _ in range(EVENT_SAMPLES):
         before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         other.zero_()
+        torch.cuda._sleep(QUEUEING_CYCLES)  # noqa: SLF001 - what PyTorch's own tests keep a GPU busy with
         before.record()
         call()
         after.record()

@@ -47,11 +47,12 @@ def convolution_share(model: nn.Module, example: Tensor) -> float:
     """Share of a model's multiplications that are in convolutions; 0 for a model without any.
 
     Args:
-        example: float32 (1, 3, H, W), on the model's device.
+        example: float32 (1, 3, H, W).
     """
+    device = next(model.parameters(), example).device
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad(), contextlib.suppress(RuntimeError):
-        copy.deepcopy(model).eval()(example)
+        copy.deepcopy(model).eval()(example.to(device))
     counts = counter.get_flop_counts().get("Global", {})
     total = sum(counts.values())
     return sum(n for operator, n in counts.items() if "convolution" in str(operator)) / total if total else 0.0

@@ -124,6 +124,6 @@ def use_compile_cache(settings: GridSettings, model: str, variant: Variant) -> b
     name = model.replace(":", "-")
     folder = Path(settings.cache, "inductor", f"{name}-{variant.name}")
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
-    # builds run beside each other, one a core: a pool of compilers in each would only wait
-    inductor.compile_threads = 1
+    # on a CPU builds run beside each other, one a core: a pool of compilers in each would only wait
+    inductor.compile_threads = settings.threads if settings.device == "cuda" else 1
     return not folder.exists()

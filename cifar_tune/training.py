@@ -285,7 +285,8 @@ def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
         {"params": norms, "weight_decay": 0.0, "rate": NORM_BIAS_RATE},
     ]
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr)
+        # fused: on a GPU no waiting for the loss scaler's verdict
+        return torch.optim.AdamW(groups, lr=config.lr, fused=True if config.device == "cuda" else None)
     nesterov = config.momentum > 0
     # fused: one pass over the weights, and on a GPU no waiting for the loss scaler's verdict
     sgd = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=True)

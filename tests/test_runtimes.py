@@ -68,6 +68,12 @@ def test_answers_agree_with_fp32_eager(variant: Variant, tmp_path: Path) -> None
     assert (got - expected).norm() / expected.norm() < (1e-4 if variant.precision == "fp32" else 0.05)
 
 
+def test_each_call_of_an_autocast_variant_casts_the_weights(tmp_path: Path) -> None:
+    """Many calls are timed in one scope; what is shipped enters one for each."""
+    with load(Variant(precision="bf16"), tmp_path).scope():
+        assert not torch.is_autocast_cache_enabled()
+
+
 @pytest.mark.parametrize("name", ["cudagraph", "tensorrt"])
 def test_runtime_of_a_gpu_is_unsupported_without_one(name: str, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="needs a CUDA device"):

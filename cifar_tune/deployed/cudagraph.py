@@ -33,4 +33,6 @@ def load(card: dict[str, Any], folder: Path) -> Callable[[np.ndarray], np.ndarra
         graph.replay()
         return logits.float().cpu().numpy()
 
+    # the graph reads the model's weights, and does not keep them
+    classify.keeps = model  # pyright: ignore[reportFunctionMemberAccess] - held as long as it
     return classify

@@ -32,7 +32,7 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 def export(source: Source) -> Path:
     """See `Runtime`."""
-    need("onnxruntime", "onnx")
+    _provider(source)  # before the work
     made = source.folder / FILE
     if source.variant.precision not in QUANTISED:
         return export_onnx(source, made)
@@ -143,11 +143,7 @@ def export_onnx(source: Source, path: Path) -> Path:
 
 def load(source: Source) -> Runnable:
     """See `Runtime`."""
-    ort = need("onnxruntime", "onnx")
-    provider = PROVIDERS[source.device]
-    if provider not in ort.get_available_providers():
-        more = ": install onnxruntime-gpu in its place" if source.device == "cuda" else ""
-        raise UnsupportedError(f"this build of ONNX Runtime has no {provider}{more}")
+    ort, provider = need("onnxruntime", "onnx"), _provider(source)
     options = ort.SessionOptions()
     options.intra_op_num_threads = source.threads
     options.inter_op_num_threads = 1
@@ -166,6 +162,15 @@ def load(source: Source) -> Runnable:
         artifact_mb=file_mb(source.folder),
         note=_note(source),
     )
+
+
+def _provider(source: Source) -> str:
+    """What ONNX Runtime calls the device; UnsupportedError where this build of it has none."""
+    provider = PROVIDERS[source.device]
+    if provider not in need("onnxruntime", "onnx").get_available_providers():
+        more = ": install onnxruntime-gpu in its place" if source.device == "cuda" else ""
+        raise UnsupportedError(f"this build of ONNX Runtime has no {provider}{more}")
+    return provider
 
 
 def _note(source: Source) -> str | None:

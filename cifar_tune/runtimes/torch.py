@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from cifar_tune.arithmetic import autocast
 from cifar_tune.config import Variant
 from cifar_tune.runtimes.base import (
     Runnable,
@@ -18,7 +19,6 @@ from cifar_tune.runtimes.base import (
     wait_for,
     weights_mb,
 )
-from cifar_tune.training import autocast
 
 
 def load(source: Source) -> Runnable:
@@ -62,8 +62,11 @@ def require_compiler(device: str) -> None:
 
 @contextlib.contextmanager
 def torch_scope(variant: Variant, device: str) -> Iterator[None]:
-    """No grad, and autocast where the precision is one."""
-    with torch.inference_mode(), autocast(variant.precision, device):
+    """No grad, and autocast where the precision is one.
+
+    Without its cache: many calls are timed in one scope, and each casts the weights, as a call of its own does.
+    """
+    with torch.inference_mode(), autocast(variant.precision, device, cached=False):
         yield
 
 
