@@ -160,6 +160,21 @@ def test_compiled_step_trains_as_the_eager_one() -> None:
     assert counters["stats"]["unique_graphs"] > graphs
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_step_on_a_gpu_waits_for_nothing(optimizer: str, precision: str) -> None:
+    settings = config(device="cuda", optimizer=optimizer, precision=precision)
+    stepper = Stepper(settings, build_model("resnet_tiny", 3).cuda(), DATA, steps_per_epoch=8)
+    images, labels = torch.randn(16, 3, 8, 8, device="cuda"), torch.zeros(16, dtype=torch.int64, device="cuda")
+    stepper.step(images, labels, None)  # the first makes the optimiser's state
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        stepper.step(images, labels, None)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_study_says_whether_steps_are_compiled() -> None:
     assert StudyConfig(compile_step=True).train_config("resnet_tiny", "plain", {}).compile_step
 
