@@ -197,8 +197,9 @@ def pruned(found: Sequence[tuple[Row, Row]]) -> str:
     header = ("Narrowed", "From", "Parameters", "MB", "MB before", "Accuracy %", "Before", "ms", "ms before", "Latency")
     note = (
         "Whole channels cut off, then trained on, in the arm distill with the teacher's answers; behind @ is about the "
-        "share of the multiplications that is left. Each in its fastest variant, beside the same variant of the model that it was "
-        "cut from; Parameters and Latency are shares of that model's, ms are free of the drift between rows."
+        "share of the multiplications that is left. Each in its fastest variant, beside the same variant of the model "
+        "that it was cut from; Parameters and Latency are shares of that model's, ms are free of the drift between "
+        "rows."
     )
     return f"## Structured pruning\n\n{table(header, lines)}\n\n{note}" if lines else ""
 

@@ -22,13 +22,14 @@ part() { # part NAME SECONDS COMMAND...: its output goes to OUT_DIR/log.txt
 nvidia-smi >"$out/log.txt" 2>&1
 # a library that looks for the GPU when it is imported would break every fresh process, which are forked after it
 part fork 40 python3 -c 'import torch; from cifar_tune.processes import in_fresh_process; print(in_fresh_process(torch.cuda.is_available))'
-part study 330 python3 sweeps/distill_search.py --preset gpu --data "$data" --no-dashboard --storage "$runs" --name gpu
+part tests 40 python3 -m pytest -q -p no:cacheprovider tests/test_training.py -k gpu
+part study 320 python3 sweeps/distill_search.py --preset gpu --data "$data" --no-dashboard --storage "$runs" --name gpu
 for file in report.md front.png comparison.csv latency.parquet trials.parquet study.json; do
     cp "$runs/gpu/$file" "$out/" 2>>"$out/log.txt"
 done
 (cd "$runs/gpu" && tar czf "$out/more.tar.gz" $(ls -d errors epochs.parquet front.parquet ledger 2>/dev/null)) 2>>"$out/log.txt"
 part timer 40 python3 benchmarks/latency_protocol.py timer --device cuda --rounds 7
-part events 30 python3 benchmarks/latency_protocol.py events --rounds 5
-part step 60 python3 benchmarks/train_step.py --compile --device cuda --model speednet --rounds 3
+part events 25 python3 benchmarks/latency_protocol.py events --rounds 5
+part step 50 python3 benchmarks/train_step.py --compile --device cuda --model speednet --rounds 3
 part overhead 20 python3 benchmarks/latency_protocol.py overhead
 rm -rf "$runs"
