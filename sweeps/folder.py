@@ -42,6 +42,7 @@ CHANGEABLE_ON_RESUME = (
     "final_top",
     "final_seeds",
     "prune",
+    "prune_epochs",
     "magnitude",
     "warm_start",
     "students",

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(1300)
 def run(watched: Watched, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, elsewhere since, that is then extended by pruned models."""
     scratch = tmp_path_factory.mktemp("pruned")
-    study = Study(scratch, watched.study.name, options=["--prune", "0.5", "--magnitude", "0.9"])
+    study = Study(scratch, watched.study.name, options=["--prune", "0.5", "--prune-epochs", "1", "--magnitude", "0.9"])
     shutil.copytree(watched.study.run, study.run)
     assert study.finish() is None
     return study.run
@@ -28,7 +28,7 @@ def run(watched: Watched, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_command_of_an_extended_run_would_make_all_of_it_anew(run: Path) -> None:
     command = json.loads((run / "study.json").read_text())["command"]
-    assert "--prune 0.5 --magnitude 0.9" in command
+    assert "--prune 0.5 --prune-epochs 1 --magnitude 0.9" in command
     assert "--resume" not in command
 
 
