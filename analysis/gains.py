@@ -180,8 +180,12 @@ def magnitude(latency: pd.DataFrame) -> str:
     return f"## Magnitude pruning\n\n{table(header, lines)}\n\n{note}" if lines else ""
 
 
-def pruned(found: Sequence[tuple[Row, Row]]) -> str:
+def pruned(found: Sequence[tuple[Row, Row]], trials: pd.DataFrame) -> str:
     """What cutting whole channels costs and gains (R33): each narrowed model beside the one it was cut from."""
+    taught = trials[trials["trial_id"].isin([row["trial_id"] for row, _ in found])]["alpha"] > 0
+    trained = "with the teacher's answers" if taught.all() else "on labels alone"
+    if taught.any() and not taught.all():
+        trained = "some with the teacher's answers"
     lines = [
         (
             f"{row['model']} ({row['arm']})",
@@ -196,10 +200,9 @@ def pruned(found: Sequence[tuple[Row, Row]]) -> str:
     ]
     header = ("Narrowed", "From", "Parameters", "MB", "MB before", "Accuracy %", "Before", "ms", "ms before", "Latency")
     note = (
-        "Whole channels cut off, then trained on, in the arm distill with the teacher's answers; behind @ is about the "
-        "share of the multiplications that is left. Each in its fastest variant, beside the same variant of the model "
-        "that it was cut from; Parameters and Latency are shares of that model's, ms are free of the drift between "
-        "rows."
+        f"Whole channels cut off, then trained on, {trained}; behind @ is about the share of the multiplications that "
+        "is left. Each in its fastest variant, beside the same variant of the model that it was cut from; Parameters "
+        "and Latency are shares of that model's, ms are free of the drift between rows."
     )
     return f"## Structured pruning\n\n{table(header, lines)}\n\n{note}" if lines else ""
 

@@ -165,7 +165,7 @@ def sections_of(findings: Findings) -> dict[str, str]:
         "goals": gains.goals(judge(run.latency, run.test_images)),
         "effects": gains.effects(findings.effects),
         "magnitude": gains.magnitude(findings.run.latency),
-        "pruned": gains.pruned(pruned_rows(run.trials, findings.front)),
+        "pruned": gains.pruned(pruned_rows(run.trials, findings.front), run.trials),
         "worked": gains.worked(run, findings.decisions),
         "distillation": gains.distillation(run, findings.gains),
         "serving": sections.serving(run),

@@ -1,6 +1,7 @@
 """Copy what a run says to docs/results:  python docs/publish_results.py ray_results/RUN NAME [FOUND=SAID ...]
 
-Tables, report, pictures and settings, each below 1 MiB: a larger table of latencies goes without its raw samples.
+Tables, report, pictures and settings, each below 1 MiB: a larger table of latencies has its raw samples rounded to a
+tenth of a microsecond and, where that is not enough, goes without them; its report says so.
 FOUND=SAID replaces, in the texts, a folder of the machine that ran it.
 """
 
@@ -8,8 +9,9 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,18 +34,38 @@ def publish(run: Path, folder: Path, said: Mapping[str, str]) -> None:
         for found, instead in said.items():
             text = text.replace(found, instead)
         (folder / name).write_text(text, encoding="utf-8")
-    latency = folder / "latency.parquet"
-    if latency.stat().st_size > MOST_BYTES:
-        table = pq.read_table(latency)
-        for name in SAMPLES:  # empty, not dropped: the report reads it all the same
-            column = table.schema.get_field_index(name)
-            table = table.set_column(column, table.field(name), pa.nulls(len(table), table.field(name).type))
-        pq.write_table(table, latency, compression="zstd")
+    shrink(folder / "latency.parquet", folder / "report.md")
     too_large = [
         f"{file} has {file.stat().st_size} bytes" for file in folder.iterdir() if file.stat().st_size > MOST_BYTES
     ]
     if too_large:
         sys.exit("\n".join(too_large))
+
+
+def shrink(latency: Path, report: Path) -> None:
+    """Write a table of latencies that is too large anew."""
+    if latency.stat().st_size <= MOST_BYTES:
+        return
+    table = pq.read_table(latency)
+    pq.write_table(with_samples(table, rounded), latency, compression="zstd", compression_level=19)
+    if latency.stat().st_size > MOST_BYTES:
+        pq.write_table(with_samples(table, lambda _: None), latency, compression="zstd", compression_level=19)
+        text = report.read_text(encoding="utf-8")
+        report.write_text(text.replace("with raw samples", "without its raw samples, for their size"), encoding="utf-8")
+
+
+def rounded(repeats: list[list[float]] | None) -> list[list[float]] | None:
+    """A row's samples in milliseconds, to a tenth of a microsecond."""
+    return None if repeats is None else [[round(sample, 4) for sample in repeat] for repeat in repeats]
+
+
+def with_samples(table: pa.Table, change: Callable[[Any], Any]) -> pa.Table:
+    """The table with each row's samples changed; the columns stay, so that a report reads it all the same."""
+    for name in SAMPLES:
+        column = table.schema.get_field_index(name)
+        values = [change(repeats) for repeats in table[name].to_pylist()]
+        table = table.set_column(column, table.field(name), pa.array(values, table.field(name).type))
+    return table
 
 
 if __name__ == "__main__":

@@ -83,7 +83,8 @@ def test_a_run_without_zeros_has_no_picture_of_them(run: Path) -> None:
     assert not (run / "magnitude.png").exists()
 
 
-def test_r33_narrowed_models_stand_beside_those_they_were_cut_from(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("alpha", "said"), [(0.7, "with the teacher's answers"), (0.0, "on labels alone")])
+def test_r33_narrowed_models_stand_beside_those_they_were_cut_from(tmp_path: Path, alpha: float, said: str) -> None:
     onnx = Variant(runtime="onnxruntime")
     whole = {"model": data.TEACHER, "arm": "teacher", "trial_id": "t0", "parameters": 11_000_000, "artifact_mb": 44.0}
     narrow = {"model": "resnet18@0.5", "arm": "distill", "trial_id": "t9", "parameters": 5_500_000, "artifact_mb": 22.0}
@@ -93,7 +94,7 @@ def test_r33_narrowed_models_stand_beside_those_they_were_cut_from(tmp_path: Pat
         data.latency(p50=5.0, right=920, speedup=1.0, checkpoint_sha256="narrow", **narrow),
         data.latency(onnx, p50=2.0, right=920, speedup=2.5, checkpoint_sha256="narrow", **narrow),
     ]
-    trials = [data.trial(), data.trial(trial_id="t9", stage="final", start_sha256="whole")]
+    trials = [data.trial(), data.trial(trial_id="t9", stage="final", start_sha256="whole", alpha=alpha)]
     text = markdown(data.write_run(tmp_path / "pruned", latency, trials))
     section = text[text.index("## Structured pruning") :]
     assert (
@@ -101,6 +102,7 @@ def test_r33_narrowed_models_stand_beside_those_they_were_cut_from(tmp_path: Pat
         in section
     )
     assert "| 0.50 |\n" in section  # of the latency
+    assert f"then trained on, {said};" in section
 
 
 def test_sizes_of_what_is_deployed_stand_beside_the_variants(tmp_path: Path) -> None:
