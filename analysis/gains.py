@@ -182,9 +182,10 @@ def magnitude(latency: pd.DataFrame) -> str:
 
 def pruned(found: Sequence[tuple[Row, Row]], trials: pd.DataFrame) -> str:
     """What cutting whole channels costs and gains (R33): each narrowed model beside the one it was cut from."""
-    taught = trials[trials["trial_id"].isin([row["trial_id"] for row, _ in found])]["alpha"] > 0
-    trained = "with the teacher's answers" if taught.all() else "on labels alone"
-    if taught.any() and not taught.all():
+    ids = {row["trial_id"] for row, _ in found}
+    taught = [trial["alpha"] > 0 for trial in rows(trials) if trial["trial_id"] in ids]
+    trained = "with the teacher's answers" if all(taught) else "on labels alone"
+    if any(taught) and not all(taught):
         trained = "some with the teacher's answers"
     lines = [
         (
