@@ -27,6 +27,9 @@ PERCENTILE = 99.99
 """Of a tensor's calibration values that its INT8 range covers. The range of all of them follows the rarest ones, and
 cost a distilled MobileNetV3-Small a point more (docs/log.md). It is found to 1/2048 of the largest value in the first
 step of images."""
+TENSORRT_TYPES = ["Conv", "Gemm", "MatMul", "Add"]
+"""Operators that TensorRT gains by computing in INT8: what has weights, and the sums between them."""
+NOTHING_TO_QUANTISE = "there is nothing in this model that could be quantised: it would be FP32 by another name"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -46,18 +49,21 @@ def quantise(source: Source, made: Path, *, symmetric: bool = False) -> Path:
     overflow.
 
     Args:
-        symmetric: no zero points, biases in floating point, and in INT8 only what TensorRT computes in it: what that
-            wants. Else as suits ONNX Runtime on CPU.
+        symmetric: no zero points, biases in floating point, and INT8 in TENSORRT_TYPES alone: what TensorRT wants. Else
+            as suits ONNX Runtime on CPU.
     """
-    q = need("onnxruntime.quantization", "onnx")
+    q, registry = need("onnxruntime.quantization", "onnx"), need("onnxruntime.quantization.registry", "onnx")
+    types = TENSORRT_TYPES if symmetric else sorted({*registry.QLinearOpsRegistry, *registry.QDQRegistry})
     with _folded(source) as folded, quiet():
+        if not types_of(folded) & set(types):
+            raise UnsupportedError(NOTHING_TO_QUANTISE)
         q.quantize_static(
             folded,
             made,
             _Calibration(source),
             per_channel=True,
             reduce_range=source.in_seven_bits,
-            op_types_to_quantize=["Conv", "Gemm", "MatMul", "Add"] if symmetric else None,
+            op_types_to_quantize=types,
             activation_type=q.QuantType.QInt8 if symmetric else q.QuantType.QUInt8,
             calibrate_method=q.CalibrationMethod.Percentile,
             extra_options={
@@ -77,6 +83,8 @@ def quantise_dynamic(source: Source, made: Path) -> Path:
         q.quantize_dynamic(
             folded, made, op_types_to_quantize=["MatMul"], per_channel=True, reduce_range=source.in_seven_bits
         )
+    if not any("QuantizeLinear" in name for name in types_of(made)):
+        raise UnsupportedError(NOTHING_TO_QUANTISE)
     return _checked(made)
 
 
@@ -91,12 +99,13 @@ def _folded(source: Source) -> Iterator[Path]:
         yield folded
 
 
+def types_of(file: Path) -> set[str]:
+    """The kinds of operators in an ONNX file."""
+    return {node.op_type for node in need("onnx", "onnx").load(file).graph.node}
+
+
 def _checked(made: Path) -> Path:
-    """A quantised file; UnsupportedError where nothing in it is: it would be FP32 by another name."""
-    onnx = need("onnx", "onnx")
-    onnx.checker.check_model(str(made))
-    if not any("QuantizeLinear" in node.op_type for node in onnx.load(made).graph.node):
-        raise UnsupportedError("there is nothing in this model that could be quantised")
+    need("onnx", "onnx").checker.check_model(str(made))
     return made
 
 
