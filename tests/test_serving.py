@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import itertools
 import json
 import socket
 import subprocess
@@ -209,30 +208,6 @@ def test_replica_whose_model_answers_no_numbers_is_not_well(candidate: Path, mon
     monkeypatch.setattr(endpoint, "open_candidate", lambda *_: lambda _: np.full(len(CLASSES), np.nan))
     with pytest.raises(RuntimeError, match="not finite"):
         endpoint.Endpoint(str(candidate), 1)
-
-
-@pytest.mark.parametrize(("batch", "batches"), [(4, 2), (1, 8)])
-def test_images_that_wait_are_taken_together(batch: int, batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of a batch are all answered before the first of them is told."""
-    replica, answered, seen = endpoint.Endpoint(None, batch), itertools.count(1), []
-    last = 0
-
-    def classify(_: np.ndarray) -> np.ndarray:
-        nonlocal last
-        last = next(answered)
-        return np.zeros(2, np.float32)
-
-    monkeypatch.setattr(replica, "_classify", classify)
-
-    async def ask_for_one() -> None:
-        await replica._answers(PIXELS[0])
-        seen.append(last)
-
-    async def ask_for_all() -> None:
-        await asyncio.gather(*(ask_for_one() for _ in range(8)))
-
-    asyncio.run(ask_for_all())
-    assert len(set(seen)) == batches
 
 
 def load(users: int, p95_ms: float, *, meets: bool) -> dict[str, Any]:
