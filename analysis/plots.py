@@ -20,7 +20,7 @@ from analysis.tables import ZEROED_FIGURES
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, which colour-blind readers tell apart."""
-_MARKERS = ("o", "^", "s", "D", "v", "P", "X", "<")
+_MARKERS = ("o", "^", "s", "D", "v", "P", "X", "<", ">", "p", "h", "d", "8", "H")
 _FADED = 0.35
 _HEADROOM = 0.22
 """Share of the height that is kept free above the points, for the candidate's label."""
@@ -59,12 +59,13 @@ def plot_magnitude(curves: Mapping[str, list[Row]], path: str | Path) -> None:
     """
     figure = Figure(figsize=(12, 4.2 + 0.2 * len(curves)), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    colours = _assign(list(curves), COLOURS)
+    colours = _assign(list(dict.fromkeys(_model(points[0]) for points in curves.values())), COLOURS)
     for axes, (_, title, column, factor) in zip(figure.subplots(1, 3), ZEROED_FIGURES, strict=True):
         for name, points in curves.items():
             known = [p for p in points if p[column] is not None]
             x, y = [100 * p["zeroed"] for p in known], [factor * p[column] for p in known]
-            axes.plot(x, y, marker="o", ms=4, color=colours[name], label=name)
+            line = "--" if any(p["zeroed_by_layer"] for p in points) else "-"
+            axes.plot(x, y, line, marker="o", ms=4, color=colours[_model(points[0])], label=name)
         axes.set_xlabel("weights that are zero (%)")
         axes.set_ylabel(title)
         axes.set_ylim(bottom=0)
