@@ -25,9 +25,9 @@ def median_ms(folder: Path | None, side: int, seconds: float) -> float:
     """Of the requests of one user, in milliseconds; those of the first second do not count."""
     with serving(folder, Limits(), port=PORT, side=side) as address:
         requests = send(address, side, 1, seconds)
-    assert all(ok for _, _, ok in requests), "a request failed"
-    begun = min(end for end, _, _ in requests) + RAMP_SECONDS
-    return statistics.median(ms for end, ms, _ in requests if end >= begun)
+    assert all(request.ok for request in requests), "a request failed"
+    begun = min(request.end for request in requests) + RAMP_SECONDS
+    return statistics.median(request.ms for request in requests if request.end >= begun)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

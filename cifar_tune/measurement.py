@@ -276,5 +276,7 @@ def _agreement_at_batch1(
     difference, size = float((answered - expected).norm()), float(expected.norm())
     most = BATCH1_MAXIMUM_ERROR_INT8 if variant.precision.startswith("int8") else BATCH1_MAXIMUM_ERROR
     if not difference <= most * size:  # untrained weights may answer 0 in half precision
-        raise RuntimeError(f"logits at batch 1 differ from those at a large batch by {difference:.3g} of {size:.3g}")
+        raise RuntimeError(
+            f"logits at batch 1 differ from those of {at_once.name} at a large batch by {difference:.3g} of {size:.3g}"
+        )
     return float((answered.argmax(1) == expected.argmax(1)).float().mean())

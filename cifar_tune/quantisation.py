@@ -16,6 +16,8 @@ from cifar_tune.views import Batcher
 
 CALIBRATION_IMAGES = 512
 """Training images, evenly spaced: the ranges of the activations are read off them."""
+NOTHING_TO_QUANTISE = "there is nothing in this model that could be quantised: it would be FP32 by another name"
+"""Why such a row is `unsupported`."""
 
 
 def calibration_data(data: ImageData) -> ImageData:

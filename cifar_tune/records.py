@@ -326,6 +326,8 @@ class ServingRecord:
     replicas: int
     batch: int
     """Images that a replica takes at a time, at most."""
+    together: float | None = None
+    """Images that it did take at a time, as the mean of the answered requests saw it."""
     environment: Environment
     """Of the machine that serves, and sends."""
 

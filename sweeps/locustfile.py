@@ -17,12 +17,14 @@ from locust import FastHttpUser, constant, events, task
 from PIL import Image
 
 SIDE, OUT = int(os.environ["CIFAR_TUNE_SIDE"]), Path(os.environ["CIFAR_TUNE_REQUESTS"])
+TOGETHER = os.environ["CIFAR_TUNE_TOGETHER"]
+"""Header of an answer that says how many images were taken together."""
 IMAGES = 16
 """Made-up ones, in turns: what an image shows changes no time."""
 OK, DIGITS = 200, 3
 
-requests: list[tuple[float, float, bool]] = []
-"""End as Unix time, milliseconds, whether it was answered as it should."""
+requests: list[tuple[float, float, bool, int]] = []
+"""End as Unix time, milliseconds, whether it was answered as it should, and how many images were taken together."""
 
 
 def encoded() -> list[bytes]:
@@ -59,9 +61,10 @@ class Sender(FastHttpUser):
 
 
 @events.request.add_listener
-def keep(response_time: float, exception: Exception | None, **_: Any) -> None:
+def keep(response_time: float, response: Any, exception: Exception | None, **_: Any) -> None:
     """Called by locust at the end of each request."""
-    requests.append((time.time(), response_time, exception is None))
+    together = (getattr(response, "headers", None) or {}).get(TOGETHER, 0)
+    requests.append((time.time(), response_time, exception is None, int(together)))
 
 
 @events.quitting.add_listener

@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -156,8 +156,20 @@ def _loads(config: ServeConfig, folder: Path, card: dict[str, Any], address: str
             return
 
 
-def send(address: str, side: int, users: int, seconds: float) -> list[tuple[float, float, bool]]:
-    """Put a load on an endpoint; of each request its end as Unix time, its milliseconds and whether it was answered.
+class Sent(NamedTuple):
+    """One request of a load test."""
+
+    end: float
+    """Unix time."""
+    ms: float
+    ok: bool
+    """Whether it was answered as it should be."""
+    together: int
+    """Images that the replica took together, this one among them; 0 where it was not answered."""
+
+
+def send(address: str, side: int, users: int, seconds: float) -> list[Sent]:
+    """Put a load on an endpoint; returns all requests.
 
     Args:
         side: of the images, in pixels.
@@ -168,11 +180,11 @@ def send(address: str, side: int, users: int, seconds: float) -> list[tuple[floa
         command += ["--host", address.rstrip("/"), "-u", str(users), "-r", str(users)]
         command += ["-t", f"{math.ceil(seconds + RAMP_SECONDS)}s"]  # whole seconds, by locust's own reading
         asked = {"CIFAR_TUNE_SIDE": str(side), "CIFAR_TUNE_REQUESTS": str(out)}
+        asked["CIFAR_TUNE_TOGETHER"] = _server().TAKEN_TOGETHER
         ended = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True, check=False)
         if not out.is_file():
             raise cli.StudyFailedError(f"the load test did not run: {ended.stderr.strip().splitlines()[-1:]}")
-        found: list[tuple[float, float, bool]] = json.loads(out.read_text())
-        return found
+        return [Sent(*request) for request in json.loads(out.read_text())]
 
 
 def _row(
@@ -180,14 +192,14 @@ def _row(
     run: str,
     card: dict[str, Any],
     users: int,
-    requests: Sequence[tuple[float, float, bool]],
+    requests: Sequence[Sent],
     here: Environment,
 ) -> ServingRecord:
     """The figures of one load; the first requests, while users were still beginning, do not count."""
-    begun = min((end - ms / 1e3 for end, ms, _ in requests), default=0.0) + RAMP_SECONDS
-    counted = [r for r in requests if r[0] >= begun]
-    answered = np.array([ms for _, ms, ok in counted if ok])
-    seconds = max((end for end, _, _ in counted), default=begun) - begun
+    begun = min((r.end - r.ms / 1e3 for r in requests), default=0.0) + RAMP_SECONDS
+    counted = [r for r in requests if r.end >= begun]
+    answered = np.array([r.ms for r in counted if r.ok])
+    seconds = max((r.end for r in counted), default=begun) - begun
     p50, p95, p99 = np.percentile(answered, (50, 95, 99)).tolist() if len(answered) else (None, None, None)
     failures = len(counted) - len(answered)
     return ServingRecord(
@@ -209,6 +221,7 @@ def _row(
         meets=p95 is not None and p95 <= config.p95_ms and failures == 0,
         replicas=config.replicas,
         batch=config.batch,
+        together=float(np.mean([r.together for r in counted if r.ok])) if len(answered) else None,
         environment=here,
     )
 

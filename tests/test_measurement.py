@@ -181,7 +181,7 @@ def test_callable_that_answers_otherwise_at_batch_1_is_refused(
     monkeypatch.setattr(measurement, "load_subject", lambda _: next(models))
     monkeypatch.setattr(measurement.copy, "deepcopy", lambda _: next(models, build_model("resnet_narrow", 3)))
     monkeypatch.setattr(measurement, "pin_to_cores", lambda _: [])
-    with pytest.raises(RuntimeError, match="logits at batch 1 differ from those at a large batch"):
+    with pytest.raises(RuntimeError, match="logits at batch 1 differ from those of torch-fp32 at a large batch"):
         measure_here(subject, Variant(), settings(tmp_path), DATA, 1)
 
 

@@ -127,6 +127,17 @@ def test_dynamic_int8_of_a_linear_model_is_small_and_right(tmp_path: Path) -> No
     assert off(answers(small), answers(whole)) < 0.05
 
 
+class Layer(nn.Module):
+    """A convolution, and nothing after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 10, 32)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.conv(images).flatten(1)
+
+
 class Total(nn.Module):
     """A model that is exported, and has nothing to quantise."""
 
@@ -134,10 +145,23 @@ class Total(nn.Module):
         return torch.exp(images).sum((2, 3))
 
 
-@pytest.mark.parametrize("precision", ["int8", "int8_dynamic"])
-def test_model_that_exports_but_has_nothing_to_quantise_is_unsupported(precision: Precision, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("runtime", "precision", "model"),
+    [("onnxruntime", "int8", Total), ("onnxruntime", "int8_dynamic", Total), ("openvino", "int8", Layer)],
+)
+def test_model_that_exports_but_has_nothing_to_quantise_is_unsupported(
+    runtime: str, precision: Precision, model: type[nn.Module], tmp_path: Path
+) -> None:
     with pytest.raises(UnsupportedError, match="nothing in this model that could be quantised"):
-        load(Variant(runtime="onnxruntime", precision=precision), tmp_path, Total())
+        load(Variant(runtime=runtime, precision=precision), tmp_path, model())
+
+
+def test_openvino_reads_the_image_in_fp32(tmp_path: Path) -> None:
+    variant = Variant(runtime="openvino", precision="int8")
+    load(variant, tmp_path)
+    graph = pytest.importorskip("openvino").Core().read_model(next(tmp_path.rglob("model.xml")))
+    readers = {port.get_node().get_type_name() for port in graph.input(0).get_target_inputs()}
+    assert readers == {"Convolution"}
 
 
 @pytest.fixture(scope="module")

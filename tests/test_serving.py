@@ -237,6 +237,7 @@ def test_load_test_writes_rows_that_the_report_shows(candidate: Path, tmp_path: 
     rows = read_records(run / "serving.parquet", ServingRecord)
     assert [r.users for r in rows] == [1, 4]
     assert all(r.requests > 0 and r.failures == 0 and r.meets for r in rows)
+    assert all(r.together and 1 <= r.together <= r.batch for r in rows)
     assert all(r.p50_ms <= r.p95_ms <= r.p99_ms for r in rows if r.p50_ms and r.p95_ms and r.p99_ms)
     text = (run / "report.md").read_text()
     assert "## Behind HTTP" in text

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cifar_tune.config import Variant
-from cifar_tune.quantisation import convolution_share, left_out
+from cifar_tune.quantisation import NOTHING_TO_QUANTISE, convolution_share, left_out
 from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError, file_mb, need, quiet, wait_for
 
 FILE = "model.onnx"
@@ -29,7 +29,6 @@ cost a distilled MobileNetV3-Small a point more (docs/log.md). It is found to 1/
 step of images."""
 TENSORRT_TYPES = ["Conv", "Gemm", "MatMul", "Add"]
 """Operators that TensorRT gains by computing in INT8: what has weights, and the sums between them."""
-NOTHING_TO_QUANTISE = "there is nothing in this model that could be quantised: it would be FP32 by another name"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 

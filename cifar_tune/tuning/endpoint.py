@@ -37,6 +37,8 @@ from cifar_tune.uploads import RefusedError, check_size, check_type, decode_uplo
 
 NAME = "cifar_tune"
 METHOD_NOT_ALLOWED = 405
+TAKEN_TOGETHER = "X-Taken-Together"
+"""Header of an answer: how many images the replica took from those that waited, this one among them."""
 DATA_FORMS = ("onnxruntime", "openvino")
 """Runtimes whose file is data, and no code: it is opened as it lies."""
 
@@ -94,15 +96,16 @@ class Endpoint:
             pixels = await asyncio.to_thread(decode_upload, body, self._card["image_size"])
         except RefusedError as error:
             return JSONResponse({"error": str(error)}, error.status)
-        probabilities: np.ndarray = await self._answers(pixels)
+        probabilities, together = await self._answers(pixels)
         best = int(probabilities.argmax())
         classes = self._card.get("classes")
         named = str(best) if classes is None else classes[best]
-        return JSONResponse({"class": named, "probability": round(float(probabilities[best]), 6)})
+        answer = {"class": named, "probability": round(float(probabilities[best]), 6)}
+        return JSONResponse(answer, headers={TAKEN_TOGETHER: str(together)})
 
     @serve.batch(batch_wait_timeout_s=0.0)
-    async def _answers(self, images: list[np.ndarray]) -> list[np.ndarray]:
-        return [self._probabilities(pixels) for pixels in images]
+    async def _answers(self, images: list[np.ndarray]) -> list[tuple[np.ndarray, int]]:
+        return [(self._probabilities(pixels), len(images)) for pixels in images]
 
     def _probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Image uint8 (side, side, 3) -> float64 (classes,)."""
