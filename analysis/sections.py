@@ -310,7 +310,8 @@ def front(frame: pd.DataFrame, volume: Volume | None) -> str:
     note = (
         "Paired ms, of which the front is made: the ratio to FP32 eager in paired rounds, times the median of FP32 "
         "eager of that model over the whole grid, with its 95 % interval. The machine's drift between rows is not in "
-        "it. "
+        "it. An accuracy that nothing tells from that of FP32 eager of the same weights counts as the latter's, so "
+        "that a point above the line need not be on it. "
         "Probability: share of bootstrap draws (test images, repeats, rounds) with the row on the front."
     )
     if volume is not None:

@@ -156,6 +156,38 @@ def test_model_that_exports_but_has_nothing_to_quantise_is_unsupported(
         load(Variant(runtime=runtime, precision=precision), tmp_path, model())
 
 
+@pytest.fixture(scope="module")
+def attending() -> nn.Module:
+    return build_model("vit_tiny_patch8_64", 10)
+
+
+def test_onnxruntime_keeps_sums_and_softmax_of_a_model_with_attention_in_fp32(
+    attending: nn.Module, tmp_path: Path
+) -> None:
+    load(Variant(runtime="onnxruntime", precision="int8"), tmp_path, attending)
+    graph = pytest.importorskip("onnx").load(next(tmp_path.rglob("model.onnx"))).graph
+    quantised = {output for node in graph.node if node.op_type == "QuantizeLinear" for output in node.output}
+    in_int8 = {
+        node.output[0] for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in quantised
+    }
+    readers = {node.op_type for node in graph.node if in_int8 & set(node.input)}
+    assert {"Conv", "MatMul"} <= readers
+    assert not readers & {"Add", "Gelu", "LayerNormalization", "Mul", "Softmax"}
+
+
+def test_openvino_keeps_normalisations_of_a_model_with_attention_in_fp32(attending: nn.Module, tmp_path: Path) -> None:
+    load(Variant(runtime="openvino", precision="int8"), tmp_path, attending)
+    graph = pytest.importorskip("openvino").Core().read_model(next(tmp_path.rglob("model.xml")))
+    read = {
+        port.get_node().get_type_name()
+        for operator in graph.get_ops()
+        if operator.get_type_name() == "FakeQuantize"
+        for port in operator.output(0).get_target_inputs()
+    }
+    assert "MatMul" in read
+    assert not read & {"Add", "Gelu", "MVN", "Softmax"}
+
+
 def test_openvino_reads_the_image_in_fp32(tmp_path: Path) -> None:
     variant = Variant(runtime="openvino", precision="int8")
     load(variant, tmp_path)

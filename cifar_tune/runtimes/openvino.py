@@ -16,6 +16,9 @@ FILE = "model.xml"
 PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 """What it may compute in beside INT8. Left alone it takes bf16 wherever there is any, whatever the weights are."""
 
+ATTENTION = {"ScaledDotProductAttention", "Softmax"}
+"""Operators that only a model with attention has, since a classifier answers with logits."""
+
 
 def export(source: Source) -> Path:
     """See `Runtime`."""
@@ -33,16 +36,19 @@ def _quantised(model: Any, source: Source) -> Any:
     """An OpenVINO model in static INT8, by NNCF.
 
     What reads the image stays FP32, and ranges hold all calibration values: with NNCF's own choice, the mean of the
-    images' ranges and 8 bits for the image too, answers were two to four times as far off (docs/log.md).
+    images' ranges and 8 bits for the image too, answers were two to four times as far off. A model with attention needs
+    to be called a transformer: one that was not gave useless answers (docs/log.md).
     """
     nncf, ranges = need("nncf", "int8"), need("nncf.quantization.range_estimator", "int8")
     images = [image.contiguous().numpy() for image in source.calibrating()]
     reads_image = [port.get_node().get_friendly_name() for port in model.input(0).get_target_inputs()]
+    attends = bool(ATTENTION & {operator.get_type_name() for operator in model.get_ops()})
     with quiet():
         model = nncf.quantize(
             model,
             nncf.Dataset(images),
             subset_size=len(images),
+            model_type=nncf.ModelType.TRANSFORMER if attends else None,
             ignored_scope=nncf.IgnoredScope(names=reads_image, validate=False),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 # weights of 7 bits where products of 8 would overflow
