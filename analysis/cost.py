@@ -124,8 +124,8 @@ def _goals(found: Sequence[Offer]) -> str:
         + ("met" if saved[name] >= goal else "missed")
         for name, goal in GOALS.items()
     ]
-    cheapest = f"The cheapest candidate is {label(best.row)} on {best.device}"
-    return "\n".join([f"{cheapest}, against {label(first.row)} on {first.device}:", "", *lines])
+    cheapest = f"The cheapest candidate is {label(best.row)} of {best.run} ({best.device})"
+    return "\n".join([f"{cheapest}, against {label(first.row)} of {first.run} ({first.device}):", "", *lines])
 
 
 def plot_cost(runs: Sequence[Run], prices: Sequence[float], path: Path) -> None:
@@ -135,7 +135,7 @@ def plot_cost(runs: Sequence[Run], prices: Sequence[float], path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     colours = {"baseline": "0.6", "candidate": COLOURS[0]}
-    names = [f"{offer.what}, {offer.device}\n{label(offer.row)}" for offer in found]
+    names = [f"{offer.run}, {offer.device}\n{offer.what}: {label(offer.row)}" for offer in found]
     bars = axes.barh(range(len(found)), [o.per_million for o in found], color=[colours[o.what] for o in found])
     axes.bar_label(bars, labels=[f"{o.per_million:.3g}  ({o.row['p50_ms']:.3g} ms)" for o in found], padding=4)
     axes.set_yticks(range(len(found)), names, fontsize=8)
