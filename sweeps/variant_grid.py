@@ -65,7 +65,7 @@ class GridConfig:
     """As `mean`, and given with it."""
     min_accuracy: float = 0.85
     """Accuracy that the candidate must hold, 0 to 1."""
-    preset: Literal["quick", "cpu", "gpu"] = "cpu"
+    preset: Literal["quick", "cpu", "folder", "gpu", "chaos"] = "cpu"
     """Whose measurement settings are used for a model of your own; a run brings its own."""
     runtimes: tuple[str, ...] | None = None
     """What runs the models beside the grid of PyTorch variants; None: the run's, or all."""
