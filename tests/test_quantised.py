@@ -103,6 +103,25 @@ def test_calibration_takes_any_number_of_images(images: int, tmp_path: Path) -> 
     assert off(answers(got), answers(load(Variant(), tmp_path))) < 0.3
 
 
+class Gated(nn.Module):
+    """A convolution whose gate is all but constant, as that of an untrained MobileNetV3 is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.conv(images)
+        gate = torch.sigmoid(3e-6 * features.mean((2, 3), keepdim=True))
+        return self.fc((gate * features).relu().mean((2, 3)))
+
+
+def test_activation_that_is_all_but_constant_does_not_stop_the_calibration(tmp_path: Path) -> None:
+    model = Gated()
+    got = answers(load(Variant(runtime="onnxruntime", precision="int8"), tmp_path, model))
+    assert off(got, answers(load(Variant(), tmp_path, model))) < 0.1
+
+
 class Linear(nn.Module):
     """A model without a convolution."""
 

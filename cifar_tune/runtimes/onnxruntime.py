@@ -62,23 +62,27 @@ def quantise(source: Source, made: Path, *, symmetric: bool = False) -> Path:
         types = TENSORRT_TYPES if symmetric else ATTENDING_TYPES if attends else every
         if not there & set(types):
             raise UnsupportedError(NOTHING_TO_QUANTISE)
-        q.quantize_static(
-            folded,
-            made,
-            _Calibration(source),
-            per_channel=True,
-            reduce_range=source.in_seven_bits,
-            op_types_to_quantize=types,
-            activation_type=q.QuantType.QInt8 if symmetric else q.QuantType.QUInt8,
-            calibrate_method=q.CalibrationMethod.Percentile,
-            extra_options={
+        settings = {
+            "per_channel": True,
+            "reduce_range": source.in_seven_bits,
+            "op_types_to_quantize": types,
+            "activation_type": q.QuantType.QInt8 if symmetric else q.QuantType.QUInt8,
+            "extra_options": {
                 "CalibPercentile": PERCENTILE,
                 "CalibStridedMinMax": CALIBRATION_STEP,
                 "ActivationSymmetric": symmetric,
                 "QuantizeBias": not symmetric,
                 "OpTypesToExcludeOutputQuantization": ATTENDING_TYPES if attends else [],
             },
-        )
+        }
+        by = q.CalibrationMethod
+        try:
+            q.quantize_static(folded, made, _Calibration(source), calibrate_method=by.Percentile, **settings)
+        except ValueError as error:
+            if "Too many bins" not in str(error):
+                raise
+            # an activation that is all but constant, as an untrained gate's, has no histogram
+            q.quantize_static(folded, made, _Calibration(source), calibrate_method=by.MinMax, **settings)
     return _checked(made)
 
 
