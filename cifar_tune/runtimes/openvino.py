@@ -36,7 +36,7 @@ def _quantised(model: Any, source: Source) -> Any:
     """An OpenVINO model in static INT8, by NNCF.
 
     What reads the image stays FP32, and ranges hold all calibration values: with NNCF's own choice, the mean of the
-    images' ranges and 8 bits for the image too, answers were two to four times as far off. A model with attention needs
+    images' ranges and 8 bits for the image too, answers were 1.6 to 3.5 times as far off. A model with attention needs
     to be called a transformer: one that was not gave useless answers (docs/log.md).
     """
     nncf, ranges = need("nncf", "int8"), need("nncf.quantization.range_estimator", "int8")
