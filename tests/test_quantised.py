@@ -184,7 +184,8 @@ def test_onnxruntime_keeps_sums_and_softmax_of_a_model_with_attention_in_fp32(
     attending: nn.Module, tmp_path: Path
 ) -> None:
     load(Variant(runtime="onnxruntime", precision="int8"), tmp_path, attending)
-    graph = pytest.importorskip("onnx").load(next(tmp_path.rglob("model.onnx"))).graph
+    onnx = pytest.importorskip("onnx", reason="pip install -e '.[onnx]'")
+    graph = onnx.load(next(tmp_path.rglob("model.onnx"))).graph
     quantised = {output for node in graph.node if node.op_type == "QuantizeLinear" for output in node.output}
     in_int8 = {
         node.output[0] for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in quantised
@@ -196,7 +197,8 @@ def test_onnxruntime_keeps_sums_and_softmax_of_a_model_with_attention_in_fp32(
 
 def test_openvino_keeps_normalisations_of_a_model_with_attention_in_fp32(attending: nn.Module, tmp_path: Path) -> None:
     load(Variant(runtime="openvino", precision="int8"), tmp_path, attending)
-    graph = pytest.importorskip("openvino").Core().read_model(next(tmp_path.rglob("model.xml")))
+    openvino = pytest.importorskip("openvino", reason="pip install -e '.[openvino]'")
+    graph = openvino.Core().read_model(next(tmp_path.rglob("model.xml")))
     read = {
         port.get_node().get_type_name()
         for operator in graph.get_ops()
@@ -210,7 +212,8 @@ def test_openvino_keeps_normalisations_of_a_model_with_attention_in_fp32(attendi
 def test_openvino_reads_the_image_in_fp32(tmp_path: Path) -> None:
     variant = Variant(runtime="openvino", precision="int8")
     load(variant, tmp_path)
-    graph = pytest.importorskip("openvino").Core().read_model(next(tmp_path.rglob("model.xml")))
+    openvino = pytest.importorskip("openvino", reason="pip install -e '.[openvino]'")
+    graph = openvino.Core().read_model(next(tmp_path.rglob("model.xml")))
     readers = {port.get_node().get_type_name() for port in graph.input(0).get_target_inputs()}
     assert readers == {"Convolution"}
 
