@@ -12,7 +12,7 @@ test: lint types tests
 
 # interruptions of every kind, again and again: up to an hour
 chaos: setup
-	$(BIN)/python tests/chaos.py
+	$(BIN)/python tests/support/chaos.py
 
 lint: setup
 	$(BIN)/ruff check .

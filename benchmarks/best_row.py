@@ -27,8 +27,8 @@ import torch
 
 from cifar_tune.config import LatencyConfig, Variant
 from cifar_tune.device import usable_cpus
-from cifar_tune.latency import Timed, measure
-from cifar_tune.models import build_model
+from cifar_tune.measuring.latency import Timed, measure
+from cifar_tune.models.registry import build_model
 from cifar_tune.runtimes import RUNTIMES, Runnable, Source
 
 CALLS = 300

@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 
 from cifar_tune.config import Variant
-from cifar_tune.data import random_images
-from cifar_tune.models import build_model
-from cifar_tune.quantisation import calibration_data, calibration_images
+from cifar_tune.data.datasets import random_images
+from cifar_tune.models.registry import build_model
 from cifar_tune.runtimes import RUNTIMES, Source
+from cifar_tune.runtimes.quantisation import calibration_data, calibration_images
 
 LEAST_GAIN = 1.5
 MOST_SIZE = 0.30

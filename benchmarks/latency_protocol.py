@@ -30,9 +30,9 @@ from torch.utils.benchmark import Timer
 
 from cifar_tune.config import LatencyConfig
 from cifar_tune.device import usable_cpus
-from cifar_tune.latency import Timed, measure, median_interval, paired_speedup
-from cifar_tune.measurement import event_ms
-from cifar_tune.models import build_model
+from cifar_tune.measuring.latency import Timed, measure, median_interval, paired_speedup
+from cifar_tune.measuring.measurement import event_ms
+from cifar_tune.models.registry import build_model
 from cifar_tune.runtimes.base import wait_for
 
 TIMER_TOLERANCE = 0.03

@@ -15,12 +15,12 @@ import time
 from pathlib import Path
 
 from cifar_tune.config import StudyConfig
-from cifar_tune.data import describe, load
+from cifar_tune.data.datasets import describe, load
 from cifar_tune.device import environment
-from cifar_tune.ledger import Ledger
 from cifar_tune.presets import PRESETS
 from cifar_tune.records import EpochRecord, TrialRecord
-from sweeps.folder import write_study
+from cifar_tune.runs.ledger import Ledger
+from sweeps.steps.folder import write_study
 
 ROOT = Path(__file__).parent.parent
 TRIALS = 10_000

@@ -31,18 +31,19 @@ from ray import tune
 from usual_way import train_usual
 
 from cifar_tune.config import DataConfig, StudyConfig, TrainConfig, ViewConfig
-from cifar_tune.data import ImageData, load, subset
+from cifar_tune.data.datasets import ImageData, load, subset
 from cifar_tune.device import usable_cpus
-from cifar_tune.ledger import Ledger
-from cifar_tune.models import save_weights
+from cifar_tune.models.weights import save_weights
 from cifar_tune.presets import PRESETS
 from cifar_tune.records import EpochRecord, TrialRecord
+from cifar_tune.runs.ledger import Ledger
 from cifar_tune.store import sha256_file
-from cifar_tune.teacher import CachedTeacher, OnlineTeacher, TeacherRef, load_model
-from cifar_tune.training import train
+from cifar_tune.training.loop import train
+from cifar_tune.training.teacher import CachedTeacher, OnlineTeacher, TeacherRef, load_model
 from cifar_tune.tuning.cluster import cluster
 from cifar_tune.tuning.progress import StudyView
-from cifar_tune.tuning.stages import Slots, search
+from cifar_tune.tuning.slots import Slots
+from cifar_tune.tuning.stages import search
 from cifar_tune.tuning.trainables import Training, TrainTask
 
 Timeline = list[tuple[float, float]]

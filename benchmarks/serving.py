@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.frames import find_run
-from cifar_tune.device import exclusive_device
+from cifar_tune.runs.locks import exclusive_device
 from cifar_tune.tuning.endpoint import Limits, read_card, serving
 from sweeps.serve_candidate import RAMP_SECONDS, send
 

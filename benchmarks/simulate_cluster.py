@@ -30,11 +30,11 @@ from pathlib import Path
 from cifar_tune import cli
 
 CHUNK_IMAGES = 2048
-"""cifar_tune/teacher.py: as many answers are computed by one trial at a time."""
+"""cifar_tune/training/teacher.py: as many answers are computed by one trial at a time."""
 RETRIES = 2
 """cifar_tune/tuning/stages.py: how often a trial goes on whose worker dies."""
 SEARCH_START = 4.0
-"""sweeps/plan.py: start-up of a Tune experiment."""
+"""sweeps/steps/plan.py: start-up of a Tune experiment."""
 SNAPSHOT_SHARE = 0.05
 """Of the driver's time, at most, for Tune's own snapshots: the bound in Ray's tune/execution/experiment_state.py."""
 FILES = 12

@@ -20,10 +20,10 @@ import torch
 from torch._inductor.utils import fresh_inductor_cache
 
 from cifar_tune.config import TrainConfig, ViewConfig
-from cifar_tune.data import ImageData
-from cifar_tune.models import MODELS, build_model, place
-from cifar_tune.training import Stepper, to_device
-from cifar_tune.views import Batcher, as_tensor, draw_views
+from cifar_tune.data.augment import Batcher, as_tensor, draw_views
+from cifar_tune.data.datasets import ImageData
+from cifar_tune.models.registry import MODELS, build_model, place
+from cifar_tune.training.loop import Stepper, to_device
 
 IMAGES = 4096
 

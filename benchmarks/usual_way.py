@@ -19,12 +19,13 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from cifar_tune.config import TrainConfig
-from cifar_tune.data import ImageData
-from cifar_tune.losses import distillation_loss
-from cifar_tune.models import import_torchvision
-from cifar_tune.schedules import schedule
-from cifar_tune.teacher import load_model
-from cifar_tune.training import initial_model, make_optimizer
+from cifar_tune.data.datasets import ImageData
+from cifar_tune.libraries import import_torchvision
+from cifar_tune.training.loop import initial_model
+from cifar_tune.training.losses import distillation_loss
+from cifar_tune.training.optimizers import make_optimizer
+from cifar_tune.training.schedules import schedule
+from cifar_tune.training.teacher import load_model
 
 
 class Pictures(Dataset[tuple[torch.Tensor, int]]):

@@ -19,7 +19,6 @@ from typing import Any, Literal
 import torch
 
 from cifar_tune import cli
-from cifar_tune.again import trial_again
 from cifar_tune.config import (
     DISTILL_ARM,
     PLAIN_ARM,
@@ -33,22 +32,27 @@ from cifar_tune.config import (
     ViewConfig,
     check,
 )
-from cifar_tune.data import ImageData, load, random_images
-from cifar_tune.device import DeviceTakenError, environment, exclusive_device, resolve_device, usable_cpus
-from cifar_tune.losses import count_correct
-from cifar_tune.measurement import latency_skeleton, measured
-from cifar_tune.models import architecture, checkpoint_classes, save_weights, try_once
-from cifar_tune.preparation import exported
-from cifar_tune.processes import in_fresh_process, prepare_fresh_processes
-from cifar_tune.quality import quality
-from cifar_tune.quantisation import calibration_data
-from cifar_tune.runtimes import RUNTIMES, UnsupportedError
-from cifar_tune.schedules import schedule
+from cifar_tune.data.augment import Batcher
+from cifar_tune.data.datasets import ImageData, load, random_images
+from cifar_tune.device import environment, resolve_device, usable_cpus
+from cifar_tune.errors import DeviceTakenError, DisturbedError, UnsupportedError
+from cifar_tune.measuring.build import exported
+from cifar_tune.measuring.measurement import latency_skeleton, measured
+from cifar_tune.measuring.processes import in_fresh_process, prepare_fresh_processes
+from cifar_tune.measuring.quality import quality
+from cifar_tune.measuring.target import GridSettings, Target, load_target
+from cifar_tune.models.outside import try_once
+from cifar_tune.models.registry import architecture
+from cifar_tune.models.weights import checkpoint_classes, save_weights
+from cifar_tune.runs.locks import exclusive_device
+from cifar_tune.runtimes import RUNTIMES
+from cifar_tune.runtimes.quantisation import calibration_data
 from cifar_tune.store import sha256_file
-from cifar_tune.subjects import DisturbedError, GridSettings, Subject, load_subject
-from cifar_tune.teacher import OnlineTeacher, TeacherRef, load_model
-from cifar_tune.training import TeacherLogits, predict, train
-from cifar_tune.views import Batcher
+from cifar_tune.training.loop import TeacherLogits, predict, train
+from cifar_tune.training.losses import count_correct
+from cifar_tune.training.reproduce import reproduction
+from cifar_tune.training.schedules import schedule
+from cifar_tune.training.teacher import OnlineTeacher, TeacherRef, load_model
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,7 +181,7 @@ def run_train(options: Train) -> Path:
     out = Path(options.out)
     check(out.absolute().parent.is_dir(), "out", options.out, "a file in an existing folder")
     if options.run is not None and options.trial is not None:
-        config, data, teacher = trial_again(Path(options.run), options.trial)
+        config, data, teacher = reproduction(Path(options.run), options.trial)
     else:
         config, data, teacher = _of_flags(options)
     best = -1.0
@@ -258,7 +262,7 @@ def run_bench(options: Bench) -> str:
     registered = ":" not in options.model
     path = None if options.checkpoint is None else Path(options.checkpoint)
     check(path is None or path.is_file(), "checkpoint", str(path), "an existing safetensors file")
-    subject = Subject(
+    target = Target(
         trial_id="bench",
         model=options.model,
         arm="given",
@@ -276,14 +280,14 @@ def run_bench(options: Bench) -> str:
             input_shape=options.input_shape,
             environment=environment(device),
         )
-        try_once(load_subject(subject), options.input_shape)
+        try_once(load_target(target), options.input_shape)
         prepare_fresh_processes(compiles=variant.compile != "none")
         with exclusive_device(device, wait=not options.strict, purpose="(bench)"):
             if RUNTIMES[variant.runtime].export is not None:
                 calibration = calibration_data(random_images(options.input_shape))
-                in_fresh_process(exported, subject, variant, settings, calibration)
-            skeleton = latency_skeleton(settings, subject, variant, "grid", 0)
-            row = measured(skeleton, subject, variant, settings, random_images(options.input_shape))
+                in_fresh_process(exported, target, variant, settings, calibration)
+            skeleton = latency_skeleton(settings, target, variant, "grid", 0)
+            row = measured(skeleton, target, variant, settings, random_images(options.input_shape))
     assert row.samples_ms is not None
     names = ("mean_ms", "p50_ms", "p95_ms", "p99_ms", "std_ms", "spread")
     figures = "  ".join(f"{name} {_figure(name, getattr(row, name))}" for name in names)

@@ -20,6 +20,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from cifar_tune.errors import BucketError
 from cifar_tune.store import replace_file
 
 SCHEME = "s3://"
@@ -29,10 +30,6 @@ ATTEMPTS = 6
 """Of each request, with pauses that grow to 20 s."""
 TIMEOUT = 30
 """Seconds without an answer after which a request is tried again."""
-
-
-class BucketError(OSError):
-    """The storage did not do what it was asked, for good; the message is one line."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
-from cifar_tune.bucket import BucketError
+from cifar_tune.errors import BucketError, InterruptedRunError, StudyFailedError, UsageError
 
 C = TypeVar("C")
 
@@ -59,18 +59,6 @@ def one_line(box: str) -> str:
         return said
     flags = dict.fromkeys(re.findall(r"(?<!\S)--[a-z][\w-]*", suggestions))
     return f"{said}; perhaps you meant {' or '.join(flags)} (see --help)"
-
-
-class UsageError(ValueError):
-    """What the user gave cannot be used; the message is one line that says what is allowed."""
-
-
-class StudyFailedError(RuntimeError):
-    """The run cannot go on; the message is one line that says why."""
-
-
-class InterruptedRunError(RuntimeError):
-    """The user stopped the run; the message is one line that says how to go on."""
 
 
 @contextlib.contextmanager

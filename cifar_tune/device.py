@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import functools
 import importlib
 import importlib.metadata
@@ -11,11 +9,11 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any
+from typing import Any
 
 import psutil
 import torch
@@ -30,8 +28,6 @@ CLOCK_TICK = 0.02
 """Seconds by which the system's account of CPU time may be off."""
 RUNTIME_PACKAGES = ("nncf", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "torchao")
 """What decides how fast a model runs, beside PyTorch."""
-LOCKS = Path("/tmp")
-"""Where the locks of devices lie: one place for all users, whatever their own temporary folder is."""
 
 
 def resolve_device(requested: str) -> str:
@@ -106,48 +102,6 @@ def git_commit() -> str | None:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-class DeviceTakenError(RuntimeError):
-    """Another study measures on the device; the message says which process."""
-
-
-@contextlib.contextmanager
-def exclusive_device(device: str, *, wait: bool, purpose: str = "") -> Iterator[None]:
-    """Hold the machine-wide lock of a device, beyond Ray's own resources, so that two studies take turns.
-
-    The lock is the kernel's (flock): it ends with its process, however that ends. Its file says who holds it.
-
-    Raises:
-        DeviceTakenError: `wait` is false and another process holds the device.
-    """
-    with _lock_file(LOCKS / f"cifar_tune-{device}.lock") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                raise DeviceTakenError(f"{device} is taken by {file.read().strip() or 'another process'}") from None
-            fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} of user {os.getuid()} on {platform.node()} {purpose}".strip())
-        file.flush()
-        yield
-        file.truncate(0)
-
-
-def _lock_file(path: Path) -> IO[str]:
-    """The file, made if need be, so that every user of the machine can lock it.
-
-    It is opened before it is made: a folder that all may write to lets nobody open another's file with O_CREAT.
-    """
-    while True:
-        with contextlib.suppress(FileNotFoundError):
-            return os.fdopen(os.open(path, os.O_RDWR), "r+")
-        with contextlib.suppress(FileExistsError):
-            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), "r+")
-            path.chmod(0o666)  # whatever the umask
-            return file
 
 
 def pin_to_cores(threads: int) -> list[int]:

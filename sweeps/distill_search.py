@@ -18,29 +18,25 @@ from typing import Any, cast
 
 from analysis.report import Candidate, write_report
 from cifar_tune import cli
-from cifar_tune.cli import StudyFailedError
 from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, TEACHER_ARM, Arm, StudyConfig
-from cifar_tune.pruning import pruned_name
+from cifar_tune.errors import StudyFailedError
+from cifar_tune.measuring.target import Target
+from cifar_tune.models.pruning import pruned_name
 from cifar_tune.records import EvaluationRecord, ImportanceRecord, LatencyRecord, TrialRecord
 from cifar_tune.space import first_point
 from cifar_tune.store import note_checksums, write_records
-from cifar_tune.subjects import Subject
-from cifar_tune.teacher import TeacherRef
+from cifar_tune.training.teacher import TeacherRef
+from cifar_tune.tuning.keeper import ranked
 from cifar_tune.tuning.searcher import importance, point_of
-from cifar_tune.tuning.stages import ranked, retrain, search, training_slots
+from cifar_tune.tuning.slots import training_slots
+from cifar_tune.tuning.stages import retrain, search
 from cifar_tune.tuning.trainables import Training
-from sweeps.checks import Prepared, parse_study, prepare
-from sweeps.folder import check_room
-from sweeps.grid import (
-    cell_of,
-    forget_builds,
-    measure_cells,
-    measure_grid,
-    study_variants,
-)
-from sweeps.job import (
+from sweeps.steps.checks import Prepared, parse_study, prepare
+from sweeps.steps.folder import check_room
+from sweeps.steps.grid import cell_of, forget_builds, measure_cells, measure_grid, study_variants
+from sweeps.steps.job import (
     Job,
-    as_subject,
+    as_target,
     best_before,
     brought_teacher,
     chosen_finalists,
@@ -52,8 +48,8 @@ from sweeps.job import (
     training_of,
     write_tables,
 )
-from sweeps.plan import disk_bytes, plan, print_plan
-from sweeps.ship import ship
+from sweeps.steps.plan import disk_bytes, plan, print_plan
+from sweeps.steps.ship import ship
 from sweeps.teacher_search import search_teacher
 
 CONFIRMATIONS = 3
@@ -64,7 +60,7 @@ CONFIRMATIONS = 3
 class Finalists:
     """What the searches end in."""
 
-    subjects: list[Subject]
+    targets: list[Target]
     """Teacher, and for each student and arm one: their variants are measured."""
     trials: list[TrialRecord]
     """All that read the test set: the students' with all their seeds, and our own teacher."""
@@ -72,7 +68,7 @@ class Finalists:
     @property
     def ids(self) -> set[str]:
         """Trial ids of what is measured."""
-        return {s.trial_id for s in self.subjects}
+        return {s.trial_id for s in self.targets}
 
 
 def run(config: StudyConfig) -> str:
@@ -83,14 +79,14 @@ def run(config: StudyConfig) -> str:
     with job(prepared) as work:
         finalists = find_finalists(work, prepared, within_budget(work))
         write_importance(work)
-        subjects = finalists.subjects
-        measure_grid(work, subjects, also_read=[as_subject(work, t) for t in ranked(finalists.trials)])
+        targets = finalists.targets
+        measure_grid(work, targets, also_read=[as_target(work, t) for t in ranked(finalists.trials)])
         finals = with_test_accuracy(work, finalists.trials)
         write_tables(work, finals, finalists.ids)
         result = write_report(work.run)
-        confirm(work, subjects, result.candidate)
+        confirm(work, targets, result.candidate)
         if result.candidate is not None:
-            ship(work, prepared, subjects, find_row(work, result.candidate), result.text)
+            ship(work, prepared, targets, find_row(work, result.candidate), result.text)
         write_tables(work, finals, finalists.ids)
         result = write_report(work.run)
         forget_builds(work.run)
@@ -108,7 +104,7 @@ def within_budget(work: Job) -> tuple[str, ...]:
     if budget is None:
         return students
     untrained = [
-        Subject(
+        Target(
             trial_id=f"untrained-{student}",
             model=student,
             arm="untrained",
@@ -139,9 +135,9 @@ def find_finalists(work: Job, prepared: Prepared, students: Sequence[str]) -> Fi
     """Search teacher and students, then train the students' best trials anew, with seeds that no trial had."""
     if prepared.teacher is None:
         trial = search_teacher(work)
-        teacher, own_teacher, subject = teacher_ref(work, trial), [trial], as_subject(work, trial)
+        teacher, own_teacher, target = teacher_ref(work, trial), [trial], as_target(work, trial)
     else:
-        teacher, own_teacher, subject = prepared.teacher, [], brought_teacher(prepared.teacher, work.classes)
+        teacher, own_teacher, target = prepared.teacher, [], brought_teacher(prepared.teacher, work.classes)
     best: list[TrialRecord] = []
     for student in students:
         plain = search_student(work, student, PLAIN_ARM, teacher)
@@ -149,9 +145,9 @@ def find_finalists(work: Job, prepared: Prepared, students: Sequence[str]) -> Fi
         if distillation_due(work.study, plain):
             best += search_student(work, student, DISTILL_ARM, teacher)
     finals = train_finalists(work, best, teacher)
-    finals += train_pruned(work, subject, own_teacher, chosen_finalists(finals), teacher)
-    chosen = [as_subject(work, t) for t in chosen_finalists(finals)]
-    return Finalists(subjects=[subject, *chosen], trials=[*own_teacher, *finals])
+    finals += train_pruned(work, target, own_teacher, chosen_finalists(finals), teacher)
+    chosen = [as_target(work, t) for t in chosen_finalists(finals)]
+    return Finalists(targets=[target, *chosen], trials=[*own_teacher, *finals])
 
 
 def search_student(work: Job, student: str, arm: Arm, teacher: TeacherRef) -> list[TrialRecord]:
@@ -210,7 +206,7 @@ def train_finalists(work: Job, best: Sequence[TrialRecord], teacher: TeacherRef)
 
 def train_pruned(
     work: Job,
-    teacher: Subject,
+    teacher: Target,
     own_teacher: Sequence[TrialRecord],
     finalists: Sequence[TrialRecord],
     teaches: TeacherRef,
@@ -233,7 +229,7 @@ def train_pruned(
     points = {
         trial.model: taught(point_of(trial, study, arm), study, arm) for trial in (*students.values(), *own_teacher)
     }
-    wholes = {subject.model: subject for subject in [*(as_subject(work, t) for t in students.values()), teacher]}
+    wholes = {target.model: target for target in [*(as_target(work, t) for t in students.values()), teacher]}
     trainings = [
         Training(
             arm=arm,
@@ -294,18 +290,18 @@ def find_row(work: Job, candidate: Candidate) -> LatencyRecord:
     return next(r for r in work.ledger.read(LatencyRecord) if (r.trial_id, r.variant, r.stage) == wanted)
 
 
-def confirm(work: Job, subjects: Sequence[Subject], candidate: Candidate | None) -> None:
+def confirm(work: Job, targets: Sequence[Target], candidate: Candidate | None) -> None:
     """R16: candidate and baseline once more, three fresh runs each. The baseline is FP32 eager of the teacher."""
     if candidate is None:
         return
     row = find_row(work, candidate)
     chosen = row.measured_variant
-    subject = next(s for s in subjects if s.trial_id == row.trial_id)
-    baseline = next(s for s in subjects if s.arm == TEACHER_ARM)
+    target = next(s for s in targets if s.trial_id == row.trial_id)
+    baseline = next(s for s in targets if s.arm == TEACHER_ARM)
     cells = [
         cell_of(s, v, stage="confirm", repeat=repeat)
         for repeat in range(1, CONFIRMATIONS + 1)
-        for s, v in {(subject, chosen), (baseline, REFERENCE)}
+        for s, v in {(target, chosen), (baseline, REFERENCE)}
     ]
     measure_cells(work, cells, "confirm")
 

@@ -33,8 +33,10 @@ from analysis.sections import serving_answer
 from cifar_tune import cli
 from cifar_tune.bucket import is_uri
 from cifar_tune.config import Variant, check
-from cifar_tune.device import environment, exclusive_device
+from cifar_tune.device import environment
+from cifar_tune.errors import StudyFailedError
 from cifar_tune.records import Environment, ServingRecord
+from cifar_tune.runs.locks import exclusive_device
 from cifar_tune.store import note_checksums, to_row, write_records
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
@@ -183,7 +185,7 @@ def send(address: str, side: int, users: int, seconds: float) -> list[Sent]:
         asked["CIFAR_TUNE_TOGETHER"] = _server().TAKEN_TOGETHER
         ended = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True, check=False)
         if not out.is_file():
-            raise cli.StudyFailedError(f"the load test did not run: {ended.stderr.strip().splitlines()[-1:]}")
+            raise StudyFailedError(f"the load test did not run: {ended.stderr.strip().splitlines()[-1:]}")
         return [Sent(*request) for request in json.loads(out.read_text())]
 
 

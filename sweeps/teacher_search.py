@@ -9,10 +9,13 @@ import sys
 
 from cifar_tune import cli
 from cifar_tune.config import TEACHER_ARM, StudyConfig
+from cifar_tune.errors import StudyFailedError
 from cifar_tune.records import TrialRecord
-from cifar_tune.tuning.stages import ranked, search, training_slots
-from sweeps.checks import parse_study, prepare
-from sweeps.job import Job, best_before, job, shown, train_task, training_of, write_tables
+from cifar_tune.tuning.keeper import ranked
+from cifar_tune.tuning.slots import training_slots
+from cifar_tune.tuning.stages import search
+from sweeps.steps.checks import parse_study, prepare
+from sweeps.steps.job import Job, best_before, job, shown, train_task, training_of, write_tables
 
 
 def search_teacher(work: Job) -> TrialRecord:
@@ -26,7 +29,7 @@ def search_teacher(work: Job) -> TrialRecord:
     trials = search(task, study.teacher_samples, slots, work.run, dataset, work.ledger, work.view, warm)
     best = ranked(trials)
     if not best:
-        raise cli.StudyFailedError(
+        raise StudyFailedError(
             f"no teacher: every trial failed, the last with: {trials[-1].error}; "
             f"--resume with --teacher-samples {study.teacher_samples + 1} tries another"
         )

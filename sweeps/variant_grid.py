@@ -22,17 +22,19 @@ from analysis.frames import find_run
 from analysis.report import write_report
 from cifar_tune import cli
 from cifar_tune.config import DataConfig, check, study_from
-from cifar_tune.data import ImageData, load, normalised, random_images
+from cifar_tune.data.datasets import ImageData, load, normalised, random_images
 from cifar_tune.device import resolve_device
-from cifar_tune.models import architecture, checkpoint_classes, try_once
+from cifar_tune.measuring.target import Target, load_target
+from cifar_tune.models.outside import try_once
+from cifar_tune.models.registry import architecture
+from cifar_tune.models.weights import checkpoint_classes
 from cifar_tune.presets import PRESETS
 from cifar_tune.records import TrialRecord
 from cifar_tune.store import read_records, sha256_file
-from cifar_tune.subjects import Subject, load_subject
-from sweeps.checks import Prepared, check_runtimes, prepare
-from sweeps.folder import bucket_of, check_same_study, read_study, run_folder
-from sweeps.grid import forget_builds, measure_grid
-from sweeps.job import as_subject, brought_teacher, chosen_finalists, job, shown, write_tables
+from sweeps.steps.checks import Prepared, check_runtimes, prepare
+from sweeps.steps.folder import bucket_of, check_same_study, read_study, run_folder
+from sweeps.steps.grid import forget_builds, measure_grid
+from sweeps.steps.job import as_target, brought_teacher, chosen_finalists, job, shown, write_tables
 
 GIVEN_ARM = "given"
 CLASSES = 10
@@ -101,13 +103,13 @@ class GridConfig:
 def run(config: GridConfig) -> str:
     """Measure all variants; returns the path or URI of the new run's report."""
     with cli.user_input():
-        prepared, subjects, trials = _of_run(config) if config.run is not None else _of_model(config)
+        prepared, targets, trials = _of_run(config) if config.run is not None else _of_model(config)
     with job(prepared) as work:
         known = {t.trial_id for t in work.ledger.read(TrialRecord)}
         for trial in (t for t in trials if t.trial_id not in known):
             work.ledger.put_trial(dataclasses.replace(trial, run=work.run.name))
         finals = work.ledger.read(TrialRecord)
-        finalists = [*subjects, *(as_subject(work, t) for t in finals)]
+        finalists = [*targets, *(as_target(work, t) for t in finals)]
         measure_grid(work, finalists)
         write_tables(work, finals, {s.trial_id for s in finalists})
         report = write_report(work.run)
@@ -116,7 +118,7 @@ def run(config: GridConfig) -> str:
     return shown(work, report.path)
 
 
-Work = tuple[Prepared, list[Subject], list[TrialRecord]]
+Work = tuple[Prepared, list[Target], list[TrialRecord]]
 """What has passed every check, models of the user's own, and trials of an earlier run."""
 
 
@@ -177,7 +179,7 @@ def _of_model(config: GridConfig) -> Work:
     classes = len(data.classes) or CLASSES
     if checkpoint is not None and ":" not in config.model:
         classes = checkpoint_classes(checkpoint)
-    subject = Subject(
+    target = Target(
         trial_id=f"given-{config.model.replace(':', '.')}",
         model=config.model,
         arm=GIVEN_ARM,
@@ -194,10 +196,10 @@ def _of_model(config: GridConfig) -> Work:
         teacher=None,
         labelled=config.data is not None,
     )
-    outputs = try_once(load_subject(subject), prepared.input_shape)
+    outputs = try_once(load_target(target), prepared.input_shape)
     if prepared.labelled:
         check(outputs == len(data.classes), "model", config.model, f"one with the data's {len(data.classes)} classes")
-    return prepared, [subject], []
+    return prepared, [target], []
 
 
 def _images(config: GridConfig, source: str) -> ImageData:

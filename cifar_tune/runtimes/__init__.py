@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from cifar_tune.errors import UnsupportedError
 from cifar_tune.runtimes import aotinductor, cudagraph, onnxruntime, openvino, tensorrt, torchscript
 from cifar_tune.runtimes import torch as torch_runtime
-from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError
+from cifar_tune.runtimes.base import Runnable, Runtime, Source
 
 __all__ = ["RUNTIMES", "Runnable", "Runtime", "Source", "UnsupportedError"]
 

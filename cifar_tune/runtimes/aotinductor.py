@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from cifar_tune.config import Variant
-from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError, file_mb, need, quiet, wait_for
+from cifar_tune.errors import UnsupportedError
+from cifar_tune.libraries import need
+from cifar_tune.runtimes.base import Runnable, Runtime, Source, file_mb, quiet, wait_for
 from cifar_tune.runtimes.torch import require_compiler, torch_scope
 
 if TYPE_CHECKING:

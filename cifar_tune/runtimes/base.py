@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import itertools
 import logging
@@ -11,19 +10,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
 from cifar_tune.config import Variant, check
 from cifar_tune.device import overflows_int8
-from cifar_tune.models import place
-from cifar_tune.pruning import zero_smallest
-
-
-class UnsupportedError(RuntimeError):
-    """The variant cannot run on this machine; the message says why. It becomes a row, and the run goes on."""
+from cifar_tune.errors import UnsupportedError
+from cifar_tune.models.pruning import zero_smallest
+from cifar_tune.models.registry import place
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,15 +139,6 @@ class Runtime:
             values = [getattr(known, name) for known in (Variant(), *self.variants, *self.cuda_variants)]
             allowed = ", ".join(dict.fromkeys(map(str, values)))
             check(getattr(variant, name) in values, f"{name} of {variant.runtime}", getattr(variant, name), allowed)
-
-
-def need(module: str, extra: str) -> ModuleType:
-    """An optional package; UnsupportedError says how to install it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        name = module.partition(".")[0]
-        raise UnsupportedError(f"{name} is not installed: pip install -e '.[{extra}]' ({error})") from error
 
 
 @contextlib.contextmanager

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from cifar_tune.config import Variant
-from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError, save_program
+from cifar_tune.errors import UnsupportedError
+from cifar_tune.runtimes.base import Runnable, Runtime, Source, save_program
 from cifar_tune.runtimes.torch import torch_runnable, torch_scope
 
 WARMUP_CALLS = 3

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from cifar_tune.config import Variant
-from cifar_tune.quantisation import NOTHING_TO_QUANTISE, convolution_share, left_out
-from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError, file_mb, need, quiet, wait_for
+from cifar_tune.errors import UnsupportedError
+from cifar_tune.libraries import need
+from cifar_tune.runtimes.base import Runnable, Runtime, Source, file_mb, quiet, wait_for
+from cifar_tune.runtimes.quantisation import NOTHING_TO_QUANTISE, convolution_share, left_out
 
 FILE = "model.onnx"
 OPSET = 20

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from cifar_tune.config import Variant
-from cifar_tune.quantisation import NOTHING_TO_QUANTISE
-from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError, file_mb, need, quiet
+from cifar_tune.errors import UnsupportedError
+from cifar_tune.libraries import need
+from cifar_tune.runtimes.base import Runnable, Runtime, Source, file_mb, quiet
+from cifar_tune.runtimes.quantisation import NOTHING_TO_QUANTISE
 
 FILE = "model.xml"
 PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from cifar_tune.config import Variant
-from cifar_tune.runtimes.base import Runnable, Runtime, Source, UnsupportedError, file_mb, need, wait_for
+from cifar_tune.errors import UnsupportedError
+from cifar_tune.libraries import need
+from cifar_tune.runtimes.base import Runnable, Runtime, Source, file_mb, wait_for
 from cifar_tune.runtimes.onnxruntime import export_onnx, quantise
 
 FILE = "model.engine"

@@ -8,17 +8,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from cifar_tune.arithmetic import autocast
 from cifar_tune.config import Variant
-from cifar_tune.runtimes.base import (
-    Runnable,
-    Runtime,
-    Source,
-    UnsupportedError,
-    save_program,
-    wait_for,
-    weights_mb,
-)
+from cifar_tune.errors import UnsupportedError
+from cifar_tune.runtimes.base import Runnable, Runtime, Source, save_program, wait_for, weights_mb
+from cifar_tune.training.precision import autocast
 
 
 def load(source: Source) -> Runnable:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from cifar_tune.config import Variant
-from cifar_tune.models import frozen
+from cifar_tune.models.registry import frozen
 from cifar_tune.runtimes.base import Runnable, Runtime, Source, quiet
 from cifar_tune.runtimes.torch import torch_runnable, torch_scope
 

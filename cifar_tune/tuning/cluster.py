@@ -11,9 +11,9 @@ from typing import Any, cast
 
 import ray
 
-from cifar_tune.cli import UsageError
 from cifar_tune.config import StudyConfig
 from cifar_tune.device import environment, usable_cpus
+from cifar_tune.errors import UsageError
 from cifar_tune.records import Environment
 
 LATENCY_SLOT = "latency_slot"

@@ -27,13 +27,14 @@ from ray import serve
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
-from cifar_tune.candidate import CARD
 from cifar_tune.config import Variant, check
+from cifar_tune.data.uploads import check_size, check_type, decode_upload
 from cifar_tune.device import usable_cpus
-from cifar_tune.models import architecture
+from cifar_tune.errors import RefusedError
+from cifar_tune.models.registry import architecture
 from cifar_tune.runtimes import RUNTIMES, Source
-from cifar_tune.teacher import load_model
-from cifar_tune.uploads import RefusedError, check_size, check_type, decode_upload
+from cifar_tune.shipping.candidate import CARD
+from cifar_tune.training.teacher import load_model
 
 NAME = "cifar_tune"
 METHOD_NOT_ALLOWED = 405

@@ -10,7 +10,7 @@ from typing import Any
 
 from ray.tune import Callback
 
-from cifar_tune.cli import UsageError
+from cifar_tune.errors import UsageError
 
 
 def _tensorboard(_: Path) -> Callback:

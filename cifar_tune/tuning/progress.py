@@ -64,13 +64,13 @@ class StudyView:
         """Print a line above the bars."""
         self._progress.console.print(text, highlight=False, soft_wrap=True)
 
-    def stage(self, name: str, total: int, unit: str) -> StageView:
-        """Open a stage's bar."""
-        return StageView(self, self._progress, name, total, unit)
+    def step(self, name: str, total: int, unit: str) -> StepView:
+        """Open a step's bar."""
+        return StepView(self, self._progress, name, total, unit)
 
 
-class StageView:
-    """One stage's bar."""
+class StepView:
+    """One step's bar."""
 
     def __init__(self, view: StudyView, progress: Progress, name: str, total: int, unit: str) -> None:
         self._view, self._progress, self._unit = view, progress, unit
@@ -91,13 +91,13 @@ class StageView:
             self._view.say(f"{self._name}: {self._done}/{self._total} {self._unit}, {left:.0f} s left  {self._best}")
 
     def say_once(self, text: str) -> None:
-        """Print a line, unless this stage has printed it before."""
+        """Print a line, unless this step has printed it before."""
         if text not in self._said:
             self._said.add(text)
             self._view.say(f"{self._name}: {text}")
 
     def end(self) -> None:
-        """Early-stopped trials leave epochs undone: the stage is finished all the same."""
+        """Early-stopped trials leave epochs undone: the step is finished all the same."""
         self._progress.update(self._task, completed=self._total)
         self._progress.stop_task(self._task)
         if not self._view.live:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from cifar_tune.device import environment
-from cifar_tune.models import count_parameters
+from cifar_tune.errors import failure
+from cifar_tune.models.registry import count_parameters
 from cifar_tune.records import EpochRecord
 from cifar_tune.store import is_disk_full, seal, sha256_file, unseal
-from cifar_tune.subjects import failure
-from cifar_tune.training import Epoch
+from cifar_tune.training.loop import Epoch
 
 BEST, LAST, STATE, PROGRESS = "best.safetensors", "last.safetensors", "state.safetensors", "progress.json"
 WEIGHTS_AND_STATE = (BEST, LAST, STATE)

@@ -1,0 +1,1 @@
+"""Images: from files to arrays, and the seeded views of them."""

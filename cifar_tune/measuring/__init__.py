@@ -1,0 +1,1 @@
+"""The latency protocol, the processes it runs in, and the rows it gives."""

@@ -1,0 +1,275 @@
+"""One measurement of a variant: the protocol on a callable, its evidence, and the row. Knows no Ray."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cifar_tune.config import REFERENCE, Variant
+from cifar_tune.data.augment import Batcher
+from cifar_tune.data.datasets import ImageData
+from cifar_tune.device import DeviceWatch, pin_to_cores
+from cifar_tune.errors import DisturbedError, failure
+from cifar_tune.measuring.latency import Repeat, Timed, measure, paired_speedup, statistics
+from cifar_tune.measuring.processes import alone, in_fresh_processes
+from cifar_tune.measuring.target import GridSettings, Target, load_target, make_source, use_compile_cache
+from cifar_tune.models.registry import count_parameters
+from cifar_tune.records import LatencyRecord, LatencyStage
+from cifar_tune.runtimes import RUNTIMES, Runnable
+
+BATCH1_IMAGES = 256
+"""Test images on which the measured callable, at batch 1, must answer as the large batch does."""
+BATCH1_MAXIMUM_ERROR = 0.1
+"""Relative error of the logits above which the callable is not the model whose accuracy the row states.
+
+Classes would not do: half precision turns the near-ties of a badly trained model, and rightly so. Its rounding
+stays near 0.01; other weights, or a wrong kernel, give about 1.
+"""
+BATCH1_MAXIMUM_ERROR_INT8 = 0.5
+"""The same for INT8, whose answers are rounded as well as its weights: what that costs is for its accuracy to say."""
+LEAST_ANSWERS = 32
+"""Of those images as many at least, where the time limit ends the sampling of a slow variant."""
+EVENT_SAMPLES = 100
+"""Calls timed between events on a GPU, beside the host's clock."""
+QUEUEING_CYCLES = 20_000_000
+"""That the GPU waits while a call is launched: about 10 ms, more than an eager model's launches take."""
+
+
+def latency_skeleton(
+    settings: GridSettings, target: Target, variant: Variant, stage: LatencyStage, repeat: int
+) -> LatencyRecord:
+    """The row of a variant before anything is measured."""
+    return LatencyRecord(
+        run=settings.run,
+        trial_id=target.trial_id,
+        model=target.model,
+        arm=target.arm,
+        stage=stage,
+        repeat=repeat,
+        checkpoint_sha256=target.checkpoint_sha256,
+        variant=variant.name,
+        **dataclasses.asdict(variant),
+        status="failed",
+        protocol=settings.latency.protocol,
+        checkpoint_mb=Path(target.checkpoint).stat().st_size / 1e6 if target.checkpoint else None,
+        environment=settings.environment,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """What one process measured."""
+
+    repeats: list[Repeat]
+    batch1_agreement: float | None
+    load_seconds: float
+    device_ms: float | None
+    artifact_mb: float
+    note: str | None
+    parameters: int
+    cores: str
+    evidence: dict[str, Any]
+
+
+def measured(
+    skeleton: LatencyRecord,
+    target: Target,
+    variant: Variant,
+    settings: GridSettings,
+    data: ImageData,
+    fallback: str | None = None,
+) -> LatencyRecord:
+    """The row with its measurements, accuracy aside; each repeat in a fresh process, or all in one.
+
+    R12: with `fallback`, the reason why torch.compile cannot be used, or where its timing does not settle, its
+    stand-ins are tried in turn, and the row says which was measured.
+
+    Args:
+        data: need hold but the first test images.
+    """
+    if fallback is not None:
+        reasons = fallback
+        for name, instead in stand_ins(variant).items():
+            try:
+                row = measured(skeleton, target, instead, settings, data)
+            except Exception as error:  # noqa: BLE001 - whatever it was, the row must say every reason
+                reasons += f"; {name} failed ({failure(error)})"
+                continue
+            return dataclasses.replace(row, status="fallback", error=f"{reasons}; {name} was measured instead")
+        raise RuntimeError(reasons)
+    protocol = settings.latency
+    counts = [1] * protocol.repeats if protocol.fresh_processes else [protocol.repeats]
+    parts = in_fresh_processes(
+        [
+            functools.partial(measure_here, target, variant, settings, data, count, check=number == 0)
+            for number, count in enumerate(counts)
+        ]
+    )
+    # where not even the reference is stable, it is the machine that does not settle
+    restless = all(r.reference_settled and not r.settled for part in parts for r in part.repeats)
+    if variant.compile != "none" and restless:
+        return measured(skeleton, target, variant, settings, data, "the timing of torch.compile does not settle")
+    return summary(skeleton, parts, settings)
+
+
+def stand_ins(variant: Variant) -> dict[str, Variant]:
+    """R12: what is measured, in this order, where torch.compile cannot be used: FP16 alone, then TorchScript."""
+    alone = dataclasses.replace(variant, compile="none")
+    script = {"TorchScript": dataclasses.replace(alone, runtime="torchscript")}
+    return script if variant.precision == "fp32" else {f"{variant.precision} alone": alone, **script}
+
+
+def summary(skeleton: LatencyRecord, parts: Sequence[Measured], settings: GridSettings) -> LatencyRecord:
+    """The row of one or more measured processes; of evidence the worst is kept."""
+    repeats = [repeat for part in parts for repeat in part.repeats]
+    samples, reference = [r.samples_ms for r in repeats], [r.reference_ms for r in repeats]
+    speedup, low, high = paired_speedup(samples, reference, settings.latency.round_calls, np.random.default_rng(0))
+    worst: dict[str, Any] = {}
+    for name in parts[0].evidence:
+        seen = [part.evidence[name] for part in parts if part.evidence[name] is not None]
+        worst[name] = (min if name == "gpu_clock_mhz" else max)(seen) if seen else None
+    return dataclasses.replace(
+        skeleton,
+        status="ok",
+        batch1_agreement=parts[0].batch1_agreement,
+        samples_ms=samples,
+        reference_ms=reference,
+        round_calls=settings.latency.round_calls,
+        **statistics(samples),
+        settled=all(r.settled for r in repeats),
+        device_ms=parts[0].device_ms,
+        load_seconds=float(np.median([part.load_seconds for part in parts])),
+        artifact_mb=parts[0].artifact_mb,
+        note=parts[0].note,
+        parameters=parts[0].parameters,
+        speedup=speedup,
+        speedup_low=low,
+        speedup_high=high,
+        contended=any(r.contended for r in repeats),
+        windows=sum(r.windows for r in repeats),
+        windows_discarded=sum(r.discarded for r in repeats),
+        threads=1 if skeleton.single_thread else settings.measurement_threads,
+        cores=parts[0].cores,
+        **worst,
+    )
+
+
+def measure_here(
+    target: Target, variant: Variant, settings: GridSettings, data: ImageData, repeats: int, *, check: bool = True
+) -> Measured:
+    """Measure in this process, which is pinned to the measurement's cores; its siblings, if any, wait meanwhile.
+
+    Args:
+        check: that the callable answers at batch 1 as the same weights do at a large batch; once a row is enough.
+
+    Raises RuntimeError where it does not.
+    """
+    cores = pin_to_cores(settings.measurement_threads)
+    torch.set_num_threads(settings.measurement_threads)
+    if variant.compile != "none":
+        use_compile_cache(settings, target.model, variant)
+    started = time.perf_counter()
+    model = load_target(target)
+    parameters = count_parameters(model)
+    eager = copy.deepcopy(model)
+    source = make_source(model, target, variant, settings, settings.measurement_threads)
+    runnable = RUNTIMES[variant.runtime].load(source)
+    runnable.first_call(source.example)
+    load_seconds = time.perf_counter() - started
+    reference = RUNTIMES["torch"].load(
+        make_source(copy.deepcopy(eager), target, REFERENCE, settings, settings.measurement_threads)
+    )
+
+    batcher = Batcher(data.test_images, data.mean, data.std, settings.device)
+    images = [batcher.plain(i, i + 1) for i in range(len(data.test_images))]
+    kept: list[Tensor] = []
+
+    def keep(answer: Tensor) -> None:
+        if len(kept) < len(images):
+            kept.append(answer.float().clone())
+
+    timed, beside = as_timed(runnable, images, keep), as_timed(reference, images)
+    on_events = settings.device == "cuda" and runnable.on_torch_stream
+    agreement = None
+    with alone():
+        watch = DeviceWatch(settings.device)
+        taken = measure(timed, beside, settings.latency, np.random.default_rng(), repeats=repeats, watch=watch)
+        if settings.latency.strict and any(repeat.contended for repeat in taken):
+            foreign = watch.evidence()["foreign_cpu"]
+            raise DisturbedError(f"others used the device to the last retry ({foreign:.1f} cores)")
+        with runnable.scope():
+            while len(kept) < min(LEAST_ANSWERS, len(images)):  # where the time limit came first
+                keep(runnable.call(runnable.prepare_input(images[len(kept)])))
+            device_ms = event_ms(lambda: runnable.call(timed.inputs[0])) if on_events else None
+        if check:
+            agreement = _agreement_at_batch1(torch.cat(kept), eager, target, variant, settings, batcher)
+    return Measured(
+        repeats=taken,
+        batch1_agreement=agreement,
+        load_seconds=load_seconds,
+        device_ms=device_ms,
+        artifact_mb=runnable.artifact_mb,
+        note=runnable.note,
+        parameters=parameters,
+        cores=",".join(map(str, cores)),
+        evidence=watch.evidence(),
+    )
+
+
+def as_timed(runnable: Runnable, images: Sequence[Tensor], keep: Callable[[Tensor], object] = lambda _: None) -> Timed:
+    """A runnable on images as what the protocol times."""
+    return Timed(
+        call=runnable.call,
+        inputs=[runnable.prepare_input(image) for image in images],
+        synchronize=runnable.synchronize,
+        keep=keep,
+        scope=runnable.scope,
+    )
+
+
+def event_ms(call: Callable[[], object]) -> float:
+    """Median milliseconds between two events around a call on the GPU.
+
+    The GPU is given other work first: writes that empty its cache (as in Triton's `do_bench`), then a wait, so that all
+    launches of the call queue behind it and the host's share is left out.
+    """
+    times: list[float] = []
+    other = torch.empty(256 << 20, dtype=torch.int8, device="cuda")
+    for _ in range(EVENT_SAMPLES):
+        before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        other.zero_()
+        torch.cuda._sleep(QUEUEING_CYCLES)  # noqa: SLF001 - what PyTorch's own tests keep a GPU busy with
+        before.record()
+        call()
+        after.record()
+        after.synchronize()
+        times.append(before.elapsed_time(after))
+    return float(np.median(times))
+
+
+def _agreement_at_batch1(
+    answered: Tensor, eager: nn.Module, target: Target, variant: Variant, settings: GridSettings, batcher: Batcher
+) -> float:
+    """Share of images given the class that the same weights, precision and layout give at a large batch."""
+    zeros = {"zeroed": variant.zeroed, "zeroed_by_layer": variant.zeroed_by_layer}
+    at_once = variant.evaluated if variant.runtime == "torch" else dataclasses.replace(REFERENCE, **zeros)
+    runnable = RUNTIMES["torch"].load(make_source(eager, target, at_once, settings, settings.measurement_threads))
+    with runnable.scope():
+        expected = runnable.call(runnable.prepare_input(batcher.plain(0, len(answered)))).float()
+    difference, size = float((answered - expected).norm()), float(expected.norm())
+    most = BATCH1_MAXIMUM_ERROR_INT8 if variant.precision.startswith("int8") else BATCH1_MAXIMUM_ERROR
+    if not difference <= most * size:  # untrained weights may answer 0 in half precision
+        raise RuntimeError(
+            f"logits at batch 1 differ from those of {at_once.name} at a large batch by {difference:.3g} of {size:.3g}"
+        )
+    return float((answered.argmax(1) == expected.argmax(1)).float().mean())

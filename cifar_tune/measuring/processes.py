@@ -1,0 +1,165 @@
+"""Fresh processes, in which variants are built and measured.
+
+None inherits allocator, compiler or thread state, and one that crashes is a row, not the end of the run. They are
+forked from a server that has imported PyTorch and has computed nothing: a fresh state costs milliseconds instead of the
+seconds that the imports take. The processes of one row get ready beside each other and measure one after another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import multiprocessing
+import multiprocessing.connection
+import os
+import pickle
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from multiprocessing.connection import Connection
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from cifar_tune.errors import ProcessDiedError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+PRELOADED = ["cifar_tune.measuring.measurement", "cifar_tune.measuring.preload", "ray"]
+"""What the server of fresh processes imports. Ray is not used there; the main module of its workers imports it."""
+COMPILER = ["cifar_tune.measuring.preload_compiler"]
+"""What it imports besides, where variants are compiled or loaded from a compiler's cache: seconds more."""
+_preload = [*PRELOADED, *COMPILER]
+LEAVE_SECONDS = 5.0
+"""Time that a process which has answered has to end by itself."""
+
+_environment: ContextVar[Mapping[str, str]] = ContextVar("environment of fresh processes", default={})  # noqa: B039 - never changed
+"""What the fresh processes that this thread starts are given, besides the environment of their server."""
+
+_to_parent: list[Connection[Any, Any]] = []
+"""In a fresh process: the line to the one that started it."""
+
+
+def prepare_fresh_processes(*, compiles: bool) -> None:
+    """Say, before the first fresh process of this process, whether any of them compiles."""
+    _preload[:] = [*PRELOADED, *(COMPILER if compiles else [])]
+
+
+def in_fresh_process(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call a module-level function in a process of its own; its exception is raised here.
+
+    Raises:
+        ProcessDiedError: it died without an answer.
+    """
+    return in_fresh_processes([functools.partial(function, *args, **kwargs)])[0]
+
+
+def in_fresh_processes(calls: Sequence[Callable[[], R]]) -> list[R]:
+    """Make each call in a process of its own: beside each other up to where they ask to be `alone`, then in turn.
+
+    The first exception is raised here, and ends the others. ProcessDiedError: one died without an answer.
+    """
+    with contextlib.ExitStack() as ends:
+        fresh: list[_Fresh[R]] = [ends.enter_context(_Fresh()) for _ in calls]
+        for process, call in zip(fresh, calls, strict=True):
+            process.ask(call)  # not before all have been started: a large call waits for its process to listen
+        for process in fresh:
+            process.get_ready()
+        return [process.answer() for process in fresh]
+
+
+@contextlib.contextmanager
+def environment_of_fresh(**variables: str | None) -> Iterator[None]:
+    """Give the fresh processes that this thread starts these environment variables; None: leave one as it is."""
+    token = _environment.set({name: value for name, value in variables.items() if value is not None})
+    try:
+        yield
+    finally:
+        _environment.reset(token)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Say that this process is ready, and wait for its turn; elsewhere than in a fresh process it always is."""
+    for parent in _to_parent:
+        parent.send(("ready", None))
+        parent.recv()
+    yield
+
+
+class _Fresh(Generic[R]):
+    """A fresh process, as its parent sees it."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(_preload)
+        self._line, far_end = context.Pipe()
+        self._process = context.Process(target=_answer, args=(far_end,))
+        self._process.start()
+        far_end.close()  # else its death would not be heard
+        self._said: tuple[str, Any] = ("", None)
+
+    def __enter__(self) -> _Fresh[R]:
+        return self
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        self._line.close()
+        if failed is None:
+            self._process.join(LEAVE_SECONDS)
+        self._process.kill()
+        self._process.join()
+
+    def ask(self, call: Callable[[], R]) -> None:
+        """Send it the call."""
+        with contextlib.suppress(BrokenPipeError):  # that it died is heard where its answer is awaited
+            self._line.send((call, dict(_environment.get())))
+
+    def get_ready(self) -> None:
+        """Wait until it asks to be alone, or has answered."""
+        self._listen()
+
+    def answer(self) -> R:
+        """Give it its turn, and wait for what it returns."""
+        if self._said[0] == "ready":
+            self._line.send("go")
+            self._listen()
+        return self._said[1]
+
+    def _listen(self) -> None:
+        try:
+            self._said = self._line.recv()
+        except EOFError:
+            raise ProcessDiedError("the process died: out of memory, or a crash in native code") from None
+        if self._said[0] == "failed":
+            raise self._said[1]
+
+
+def _answer(parent: Connection[Any, Any]) -> None:
+    """What a fresh process does."""
+    _end_with_parent()
+    _to_parent.append(parent)
+    try:
+        call, environment = parent.recv()
+        os.environ.update(environment)
+        parent.send(("done", call()))
+    except BaseException as error:  # noqa: BLE001 - whatever it was, the parent raises it
+        parent.send(("failed", _portable(error)))
+
+
+def _portable(error: BaseException) -> BaseException:
+    """The exception if it survives being pickled, with all that it says; else that alone."""
+    with contextlib.suppress(Exception):  # an exception's constructor may raise anything
+        if str(pickle.loads(pickle.dumps(error))) == str(error):  # noqa: S301 - our own, of a moment ago
+            return error
+    return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def _end_with_parent() -> None:
+    """A process that waits for nobody ends when its parent was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a fresh process has a parent"
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,110 @@
+"""What is measured, from a checkpoint to a callable."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from cifar_tune.config import LatencyConfig, Variant
+from cifar_tune.data.datasets import ImageData
+from cifar_tune.device import usable_cpus
+from cifar_tune.models.outside import make_model
+from cifar_tune.models.weights import load_weights
+from cifar_tune.records import Environment
+from cifar_tune.runtimes import Source
+from cifar_tune.runtimes.quantisation import calibration_images
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """A model whose variants are measured."""
+
+    trial_id: str
+    model: str
+    """A registered name, or `module:function` of the user's own."""
+    arm: str
+    checkpoint: str | None
+    """Absolute path; None: random weights."""
+    checkpoint_sha256: str
+    classes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GridSettings:
+    """How the variants of one run are evaluated, built and measured."""
+
+    run: str
+    device: str
+    threads: int
+    """CPU threads of an evaluation or a build."""
+    latency: LatencyConfig
+    cache: str
+    """Folder for compiler caches and artifacts, on the node that measures."""
+    input_shape: tuple[int, int, int]
+    """Channels, height, width."""
+    environment: Environment
+    """Of the machine that measures."""
+
+    @property
+    def measurement_threads(self) -> int:
+        """CPU threads of a measurement."""
+        return self.latency.threads or usable_cpus()
+
+
+# --- failures ---------------------------------------------------------------------------------------------------
+
+
+# --- from a target to a callable -------------------------------------------------------------------------------
+
+
+def load_target(target: Target) -> nn.Module:
+    """The model with its weights, in eval mode. ValueError says what does not fit."""
+    model = make_model(target.model, target.classes)
+    if target.checkpoint is not None:
+        load_weights(model, Path(target.checkpoint), target.checkpoint_sha256)
+    return model.eval()
+
+
+def make_source(
+    model: nn.Module,
+    target: Target,
+    variant: Variant,
+    settings: GridSettings,
+    threads: int,
+    calibration: ImageData | None = None,
+) -> Source:
+    """What a runtime needs to know.
+
+    Args:
+        calibration: what static INT8 is calibrated on, where it is to be exported.
+    """
+    return Source(
+        model=model,
+        variant=variant,
+        device=settings.device,
+        example=torch.zeros(1, *settings.input_shape, device=settings.device),
+        threads=1 if variant.single_thread else threads,
+        folder=artifact_folder(settings, target, variant),
+        calibration=None if calibration is None else calibration_images(calibration),
+    )
+
+
+def artifact_folder(settings: GridSettings, target: Target, variant: Variant) -> Path:
+    """Where the artifact of these weights and this variant lies."""
+    return Path(settings.cache, "artifacts", target.checkpoint_sha256[:16], variant.built.name)
+
+
+def use_compile_cache(settings: GridSettings, model: str, variant: Variant) -> bool:
+    """Point inductor at the cache of this model and variant, its own; whether it is empty, so that a build is cold."""
+    import torch._inductor.config as inductor
+
+    name = model.replace(":", "-")
+    folder = Path(settings.cache, "inductor", f"{name}-{variant.name}")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+    # on a CPU builds run beside each other, one a core: a pool of compilers in each would only wait
+    inductor.compile_threads = settings.threads if settings.device == "cuda" else 1
+    return not folder.exists()

@@ -1,0 +1,1 @@
+"""Architectures, their weights, and what is done to both."""

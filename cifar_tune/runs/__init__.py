@@ -1,0 +1,1 @@
+"""What a run has finished, who may write it, and where it is kept."""

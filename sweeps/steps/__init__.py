@@ -1,0 +1,1 @@
+"""What the sweeps share: the steps of a run."""

@@ -1,0 +1,93 @@
+"""The candidate's folder as the last stage of a run: made on the measuring node, opened in a fresh process, checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis.paired import interval
+from cifar_tune.config import REFERENCE
+from cifar_tune.measuring.target import Target
+from cifar_tune.records import EvaluationRecord, LatencyRecord, TrialRecord
+from cifar_tune.shipping.candidate import Shipment, Verification, is_shipped
+from cifar_tune.tuning.proxies import ship_candidate
+from cifar_tune.tuning.slots import exclusive_bundle
+from cifar_tune.tuning.stages import run_cells
+from cifar_tune.tuning.workbench import ShipTask
+from sweeps.steps.checks import Prepared
+from sweeps.steps.grid import grid_settings
+from sweeps.steps.job import Job
+
+
+def ship(work: Job, prepared: Prepared, targets: Sequence[Target], row: LatencyRecord, reason: str) -> None:
+    """Make `<run>/candidate/` for the chosen row of the grid, and check it.
+
+    Args:
+        reason: why it was chosen.
+    """
+    folder = work.run.absolute() / "candidate"
+    if is_shipped(folder, row):
+        return
+    target = next(s for s in targets if s.trial_id == row.trial_id)
+    task = ShipTask(
+        shipment=_shipment(work, prepared, target, row, reason),
+        target=target,
+        settings=grid_settings(work),
+        folder=folder,
+        fp32=_fp32_classes(work, row),
+        data=work.data,
+    )
+
+    def keep(_: dict[str, Any], found: dict[str, Any] | None, error: str | None) -> str:
+        verification = Verification(**found) if found else Verification(ok=False, images=0, problem=error)
+        if not verification.ok:
+            work.view.say(f"Candidate {verification}")
+        return "verified" if verification.ok else "NOT verified"
+
+    run_cells(
+        ship_candidate,
+        work.workbench,
+        task,
+        [{}],
+        exclusive_bundle(work.info, work.device),
+        work.run,
+        "candidate",
+        work.view,
+        keep,
+        node=work.info.measuring,
+        verbose=work.study.verbose,
+    )
+
+
+def _shipment(work: Job, prepared: Prepared, target: Target, row: LatencyRecord, reason: str) -> Shipment:
+    data, trials = prepared.data, work.ledger.read(TrialRecord)
+    study = json.loads((work.run / "study.json").read_text(encoding="utf-8"))
+    assert target.checkpoint is not None
+    assert row.test_accuracy is not None
+    return Shipment(
+        row=row,
+        recipe=next((t for t in trials if t.trial_id == row.trial_id), None),
+        checkpoint=Path(target.checkpoint),
+        data=str(work.about_data["label"]),
+        train_images=len(data.train_images),
+        test_images=len(data.test_images),
+        classes=data.classes,
+        mean=data.mean,
+        std=data.std,
+        image_size=work.input_shape[1],
+        accuracy_interval=interval(row.test_accuracy, len(data.test_images)),
+        reason=reason,
+        command=study["command"],
+    )
+
+
+def _fp32_classes(work: Job, row: LatencyRecord) -> np.ndarray:
+    """What FP32 eager of the same weights answered on the test set: int (N,)."""
+    read = work.ledger.read(EvaluationRecord)
+    found = next(r for r in read if (r.trial_id, r.variant) == (row.trial_id, REFERENCE.name))
+    assert found.predictions is not None
+    return np.frombuffer(found.predictions, dtype="<u2")

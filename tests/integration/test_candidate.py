@@ -1,0 +1,183 @@
+"""The candidate's folder, for every runtime: it works without this package, and what it does not do is found."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from markdown_it import MarkdownIt
+from shipped import CLASSES, CPU, PIXELS, VERIFIED, shipment, source
+
+from cifar_tune.config import Variant
+from cifar_tune.models.outside import make_model
+from cifar_tune.models.registry import build_model
+from cifar_tune.models.weights import load_weights, save_weights
+from cifar_tune.records import LatencyRecord
+from cifar_tune.shipping.candidate import (
+    deploy,
+    is_shipped,
+    make_candidate,
+    model_card,
+    note_verification,
+    plain_text,
+    verify,
+    write_candidate,
+)
+from cifar_tune.store import sha256_file
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "w.safetensors"
+    save_weights(build_model("resnet_tiny", len(CLASSES), seed=1), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def fp32(weights: Path) -> np.ndarray:
+    """The classes that FP32 eager gives."""
+    model = make_model("resnet_tiny", len(CLASSES)).eval()
+    load_weights(model, weights, sha256_file(weights))
+    images = (torch.from_numpy(PIXELS).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
+    with torch.inference_mode():
+        return model(images).argmax(1).numpy()
+
+
+def ship(folder: Path, weights: Path, fp32: np.ndarray, variant: Variant) -> LatencyRecord:
+    shipped = shipment(weights, fp32, variant)
+    write_candidate(folder, shipped)
+    deploy(source(folder, weights, variant), folder)
+    return shipped.row
+
+
+@pytest.mark.parametrize("variant", [*CPU, Variant(compile="default")], ids=lambda v: v.name)
+def test_folder_answers_as_the_model_does_without_the_package(
+    tmp_path: Path, weights: Path, fp32: np.ndarray, variant: Variant
+) -> None:
+    row = ship(tmp_path / "candidate", weights, fp32, variant)
+    found = verify(tmp_path / "candidate", row, PIXELS, fp32, fp32)
+    assert found.accuracy is not None, found
+    assert found.accuracy >= (1.0 if variant.precision == "fp32" else 0.9), found
+
+
+def test_a_folder_with_other_weights_is_not_verified(tmp_path: Path, weights: Path, fp32: np.ndarray) -> None:
+    other = tmp_path / "other.safetensors"
+    save_weights(build_model("resnet_tiny", len(CLASSES), seed=2), other)
+    row = ship(tmp_path / "candidate", other, fp32, Variant(runtime="onnxruntime"))
+    found = verify(tmp_path / "candidate", row, PIXELS, fp32, fp32)
+    assert (found.ok, found.problem is None) == (False, False)
+
+
+def test_a_folder_that_does_not_open_is_not_verified(tmp_path: Path, weights: Path, fp32: np.ndarray) -> None:
+    row = ship(tmp_path / "candidate", weights, fp32, Variant(runtime="onnxruntime"))
+    (tmp_path / "candidate" / "model.onnx").write_bytes(b"cut off")
+    found = verify(tmp_path / "candidate", row, PIXELS, fp32, fp32)
+    assert found.accuracy is None
+    assert "model.onnx" in str(found)
+
+
+def test_slow_models_are_checked_on_fewer_images(tmp_path: Path, weights: Path, fp32: np.ndarray) -> None:
+    row = ship(tmp_path / "candidate", weights, fp32, Variant(runtime="onnxruntime"))
+    slow = dataclasses.replace(row, p50_ms=5_000.0)
+    assert verify(tmp_path / "candidate", slow, PIXELS, fp32, fp32).images == 12
+
+
+def test_candidate_is_shipped_once_it_is_checked(tmp_path: Path, weights: Path, fp32: np.ndarray) -> None:
+    shipped, folder = shipment(weights, fp32, Variant()), tmp_path / "candidate"
+    write_candidate(folder, shipped)
+    assert not is_shipped(folder, shipped.row)
+    note_verification(folder, shipped, VERIFIED)
+    assert is_shipped(folder, shipped.row)
+    assert not is_shipped(folder, dataclasses.replace(shipped.row, precision="fp16"))
+
+
+def test_candidate_that_was_not_verified_is_made_again(tmp_path: Path, weights: Path, fp32: np.ndarray) -> None:
+    shipped, folder = shipment(weights, fp32, Variant()), tmp_path / "candidate"
+    write_candidate(folder, shipped)
+    note_verification(folder, shipped, dataclasses.replace(VERIFIED, ok=False))
+    assert not is_shipped(folder, shipped.row)
+
+
+@pytest.mark.parametrize("card", ["", "[]", "{}"])
+def test_candidate_with_a_damaged_card_is_made_again(
+    tmp_path: Path, weights: Path, fp32: np.ndarray, card: str
+) -> None:
+    (tmp_path / "candidate.json").write_text(card)
+    assert not is_shipped(tmp_path, shipment(weights, fp32, Variant()).row)
+
+
+def test_candidate_takes_the_place_of_an_earlier_one(tmp_path: Path, weights: Path, fp32: np.ndarray) -> None:
+    folder, variant = tmp_path / "candidate", Variant(runtime="onnxruntime")
+    folder.mkdir()
+    (folder / "model.engine").write_text("of an earlier choice")
+    shipped = shipment(weights, fp32, variant)
+    found = make_candidate(folder, shipped, source(folder, weights, variant), PIXELS, fp32, fp32)
+    assert found.ok, found
+    assert is_shipped(folder, shipped.row)
+    assert {p.name for p in folder.iterdir()} >= {"model.onnx", "model.safetensors", "MODEL_CARD.md", "example.py"}
+    assert not {"model.engine", "__pycache__"} & {p.name for p in folder.iterdir()}
+
+
+def test_candidate_that_cannot_be_exported_is_there_with_the_reason(
+    tmp_path: Path, weights: Path, fp32: np.ndarray
+) -> None:
+    folder, variant = tmp_path / "candidate", Variant(runtime="onnxruntime")
+    (tmp_path / "artifact").write_text("a file where the artifact's folder should be")
+    found = make_candidate(
+        folder, shipment(weights, fp32, variant), source(folder, weights, variant), PIXELS, fp32, fp32
+    )
+    assert not found.ok
+    assert "FileExistsError" in str(found.problem)
+    assert "NOT verified" in (folder / "MODEL_CARD.md").read_text()
+
+
+def test_requirements_are_those_of_the_runtime(tmp_path: Path, weights: Path, fp32: np.ndarray) -> None:
+    write_candidate(tmp_path / "candidate", shipment(weights, fp32, Variant(runtime="onnxruntime")))
+    names = [line.split("==")[0] for line in (tmp_path / "candidate" / "requirements.txt").read_text().splitlines()]
+    assert names == ["numpy", "pillow", "onnxruntime"]
+
+
+def test_requirements_can_be_installed_from_an_index(tmp_path: Path, weights: Path, fp32: np.ndarray) -> None:
+    """The mark of a local build, +cpu, is in no index."""
+    write_candidate(tmp_path / "candidate", shipment(weights, fp32, Variant()))
+    assert "+" not in (tmp_path / "candidate" / "requirements.txt").read_text()
+
+
+def test_opset_in_the_card_is_that_of_the_file(tmp_path: Path, weights: Path, fp32: np.ndarray) -> None:
+    folder = tmp_path / "candidate"
+    ship(folder, weights, fp32, Variant(runtime="onnxruntime"))
+    opsets = {o.domain: o.version for o in pytest.importorskip("onnx").load(folder / "model.onnx").opset_import}
+    assert json.loads((folder / "candidate.json").read_text())["onnx_opset"] == opsets[""]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "cat, dog, ship", "animals and ships", "learning rate 0.05", "95 % interval 80.00% to 100.00%", "p50 2.000 ms",
+        "Test CPU", "not calibrated", "python sweeps/distill_search.py --preset quick", "verified in a fresh process",
+    ],
+)  # fmt: skip
+def test_model_card_says(weights: Path, fp32: np.ndarray, said: str) -> None:
+    assert said in model_card(shipment(weights, fp32, Variant()), VERIFIED)
+
+
+def test_model_card_of_given_weights_does_not_make_a_recipe_up(weights: Path, fp32: np.ndarray) -> None:
+    card = model_card(shipment(weights, fp32, Variant(), recipe=None), VERIFIED)
+    assert "weights were given" in card
+
+
+def test_class_names_from_data_stay_data(tmp_path: Path, weights: Path, fp32: np.ndarray) -> None:
+    hostile = ('"; import os', "</script>", "../x")
+    write_candidate(tmp_path / "candidate", shipment(weights, fp32, Variant(), classes=hostile))
+    assert json.loads((tmp_path / "candidate" / "candidate.json").read_text())["classes"] == list(hostile)
+
+
+@pytest.mark.parametrize("words", ["<img src=x>", "[x](http://evil)", "a\n# b", "a|b", "`c`"])
+def test_words_from_data_are_no_markup_in_the_model_card(words: str) -> None:
+    shown = MarkdownIt("commonmark").enable("table").render(plain_text(words))
+    assert shown == f"<p>{html.escape(' '.join(words.split()))}</p>\n"
