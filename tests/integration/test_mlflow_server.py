@@ -12,10 +12,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from shipped import CLASSES, PIXELS, candidate, free_port  # noqa: F401 - a fixture
+from shipped import CLASSES, PIXELS, free_port
 
-from cifar_tune.tuning import endpoint
-
+endpoint = pytest.importorskip("cifar_tune.tuning.endpoint", reason="pip install -e '.[serve]'")
 pytest.importorskip("mlflow", reason="pip install -e '.[mlflow]'")
 pytestmark = pytest.mark.timeout(240)
 
@@ -33,7 +32,7 @@ def answered(process: subprocess.Popen[bytes], address: str) -> None:
     pytest.fail("the server does not answer")
 
 
-def test_model_server_gives_the_candidates_classes(candidate: Path, tmp_path: Path) -> None:  # noqa: F811 - a fixture
+def test_model_server_gives_the_candidates_classes(candidate: Path, tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(candidate)]
     command += ["--env-manager", "local", "--port", str(port)]

@@ -7,17 +7,15 @@ import socket
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from analysis_data import latency, trial
 
 from cifar_tune.config import Variant, grid_variants
 from cifar_tune.data.augment import Batcher
 from cifar_tune.models.outside import make_model
-from cifar_tune.models.registry import build_model
-from cifar_tune.models.weights import load_weights, save_weights
+from cifar_tune.models.weights import load_weights
 from cifar_tune.runtimes import RUNTIMES, Source
-from cifar_tune.shipping.candidate import Shipment, Verification, deploy, note_verification, write_candidate
+from cifar_tune.shipping.candidate import Shipment, Verification
 from cifar_tune.store import sha256_file
 
 IMAGES, SIDE, CLASSES = 24, 16, ("cat", "dog", "ship")
@@ -63,18 +61,3 @@ def free_port() -> int:
     with socket.socket() as here:
         here.bind(("127.0.0.1", 0))
         return here.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def candidate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a verified candidate, as a run has it."""
-    root = tmp_path_factory.mktemp("served")
-    weights = root / "w.safetensors"
-    save_weights(build_model("resnet_tiny", len(CLASSES), seed=1), weights)
-    folder = root / "candidate"
-    onnx = Variant(runtime="onnxruntime")
-    shipped = shipment(weights, np.zeros(0), onnx)
-    write_candidate(folder, shipped)
-    deploy(source(root / "artifact", weights, onnx), folder)
-    note_verification(folder, shipped, VERIFIED)
-    return folder
