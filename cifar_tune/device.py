@@ -9,7 +9,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -37,9 +37,14 @@ def resolve_device(requested: str) -> str:
     return "cuda" if available and requested != "cpu" else "cpu"
 
 
+def usable_cores() -> list[int]:
+    """Numbers of the logical cores that this process may run on."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
 def usable_cpus() -> int:
-    """Logical cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many logical cores this process may run on."""
+    return len(usable_cores())
 
 
 @functools.cache
@@ -116,12 +121,14 @@ def pin_to_cores(threads: int) -> list[int]:
 class DeviceWatch:
     """What others did to the device while windows of samples were taken, and the evidence for the row.
 
-    On a CPU: cores used by other processes and taken by the hypervisor (steal). On a GPU also other processes on it,
+    On a CPU: use of the measured cores by other processes, and what the hypervisor took of them (steal). Those are the
+    cores that this process may run on: what works on others does not count. On a GPU also other processes on it,
     throttling, clock, temperature and power, as NVML says.
     """
 
-    def __init__(self, device: str) -> None:
-        self._gpu = Gpu.open() if device == "cuda" else None
+    def __init__(self, device: str, gpu: Gpu | None = None) -> None:
+        self._is_gpu = device == "cuda"
+        self._gpu = gpu or (Gpu.open() if self._is_gpu else None)
         self._load = ForeignLoad()
         self._worst = 0.0
         self._steal = 0.0
@@ -143,6 +150,17 @@ class DeviceWatch:
             disturbed |= any(state.processes or state.throttled for state in self._gpu_seen[-2:])
         return disturbed
 
+    @property
+    def blind(self) -> str | None:
+        """Why nothing tells whether others used the GPU; None on a CPU, and where NVML tells it."""
+        if not self._is_gpu:
+            return None
+        if self._gpu is None:
+            return "NVML is not at hand, so nothing tells whether others used the GPU"
+        if all(state.processes is None for state in self._gpu_seen):
+            return "NVML does not list this process, so nothing tells whether others used the GPU"
+        return None
+
     def evidence(self) -> dict[str, Any]:
         """The worst of all windows, as fields of LatencyRecord."""
 
@@ -154,6 +172,7 @@ class DeviceWatch:
             "foreign_cpu": self._worst,
             "steal_cpu": self._steal,
             "load_average": os.getloadavg()[0],
+            "gpu_uuid": None if self._gpu is None else self._gpu.uuid,
             "gpu_processes": seen("processes"),
             "gpu_throttled": seen("throttled"),
             "gpu_clock_mhz": seen("clock_mhz", min),
@@ -178,8 +197,8 @@ class GpuState:
 class Gpu:
     """The GPU that PyTorch uses, as NVML sees it."""
 
-    def __init__(self, nvml: ModuleType, handle: object) -> None:
-        self._nvml, self._handle = nvml, handle
+    def __init__(self, nvml: ModuleType, uuid: str) -> None:
+        self._nvml, self._handle, self.uuid = nvml, nvml.nvmlDeviceGetHandleByUUID(uuid), uuid
         self._harmful = (
             nvml.nvmlClocksThrottleReasonHwSlowdown
             | nvml.nvmlClocksThrottleReasonSwThermalSlowdown
@@ -192,8 +211,7 @@ class Gpu:
         try:
             nvml = importlib.import_module("pynvml")
             nvml.nvmlInit()
-            uuid = f"GPU-{torch.cuda.get_device_properties(0).uuid}"
-            return Gpu(nvml, nvml.nvmlDeviceGetHandleByUUID(uuid))
+            return Gpu(nvml, f"GPU-{torch.cuda.get_device_properties(0).uuid}")
         except Exception:  # noqa: BLE001 - whatever NVML cannot do, the measurement can do without
             return None
 
@@ -229,10 +247,16 @@ def _others(pids: list[int]) -> int | None:
 
 
 class ForeignLoad:
-    """Cores used by other processes since this was made: the machine's busy time less our own."""
+    """What others did on some cores since this was made: the time that these were busy, less our own.
 
-    def __init__(self) -> None:
-        self._started, self._times, self._own = time.perf_counter(), psutil.cpu_times(), _own_seconds()
+    Args:
+        cores: logical cores; None: those that this process may run on. It must run on no others.
+    """
+
+    def __init__(self, cores: Collection[int] | None = None) -> None:
+        self._cores = usable_cores() if cores is None else cores
+        self._started, self._own = time.perf_counter(), _own_seconds()
+        self._busy, self._stolen = busy_seconds(self._cores)
 
     def elapsed(self) -> float:
         """Seconds since this was made."""
@@ -240,8 +264,8 @@ class ForeignLoad:
 
     def seconds(self) -> float:
         """CPU seconds that others used, or a hypervisor took away."""
-        busy = _busy_seconds(psutil.cpu_times()) - _busy_seconds(self._times)
-        return max(0.0, busy - (_own_seconds() - self._own))
+        busy, _ = busy_seconds(self._cores)
+        return max(0.0, busy - self._busy - (_own_seconds() - self._own))
 
     def cores(self) -> float:
         """Cores that others kept busy, or a hypervisor took away, on average."""
@@ -249,17 +273,21 @@ class ForeignLoad:
 
     def steal(self) -> float:
         """Cores that a hypervisor took away, on average."""
-        return max(0.0, (_steal(psutil.cpu_times()) - _steal(self._times)) / self.elapsed())
+        _, stolen = busy_seconds(self._cores)
+        return max(0.0, (stolen - self._stolen) / self.elapsed())
 
 
-def _steal(times: Any) -> float:
-    return getattr(times, "steal", 0.0)  # Linux alone counts it
+def busy_seconds(cores: Collection[int]) -> tuple[float, float]:
+    """CPU seconds since the start that these cores have worked, steal included; and those of steal.
 
-
-def _busy_seconds(times: Any) -> float:
-    """CPU time that the machine has spent working, and that a hypervisor took away (steal)."""
+    Of the whole machine where the system does not count each of them.
+    """
+    counted: list[Any] = psutil.cpu_times(percpu=True)
+    there = max(cores, default=0) < len(counted)
+    times = [counted[core] for core in cores] if there else [psutil.cpu_times()]
     names = ("user", "nice", "system", "irq", "softirq", "steal")
-    return sum(getattr(times, name, 0.0) for name in names)
+    busy = sum(getattr(of, name, 0.0) for of in times for name in names)
+    return busy, sum(getattr(of, "steal", 0.0) for of in times)  # Linux only counts steal
 
 
 def _own_seconds() -> float:

@@ -217,6 +217,8 @@ class LatencyRecord:
     """Cores taken by the hypervisor in the worst window."""
     load_average: float | None = None
     """Of one minute, at the end, this measurement included."""
+    gpu_uuid: str | None = None
+    """Which card it was, as NVML names it; None: no GPU, or NVML is not at hand."""
     gpu_processes: int | None = None
     """Other processes on the GPU, the most seen; None: no GPU, or NVML is not at hand. So below."""
     gpu_throttled: bool | None = None

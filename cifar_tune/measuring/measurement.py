@@ -207,6 +207,8 @@ def measure_here(
         if settings.latency.strict and any(repeat.contended for repeat in taken):
             foreign = watch.evidence()["foreign_cpu"]
             raise DisturbedError(f"others used the device to the last retry ({foreign:.1f} cores)")
+        if settings.latency.strict and watch.blind is not None:
+            raise DisturbedError(watch.blind)
         with runnable.scope():
             while len(kept) < min(LEAST_ANSWERS, len(images)):  # where the time limit came first
                 keep(runnable.call(runnable.prepare_input(images[len(kept)])))
@@ -219,7 +221,7 @@ def measure_here(
         load_seconds=load_seconds,
         device_ms=device_ms,
         artifact_mb=runnable.artifact_mb,
-        note=runnable.note,
+        note="; ".join(said for said in (runnable.note, watch.blind) if said) or None,
         parameters=parameters,
         cores=",".join(map(str, cores)),
         evidence=watch.evidence(),

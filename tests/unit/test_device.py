@@ -1,21 +1,28 @@
 """Exclusive use of a device, and the proof of it."""
 
+import contextlib
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
+from fake_nvml import FakeNvml
 
 from cifar_tune import device
-from cifar_tune.device import CONTENDED_CORES, DeviceWatch, pin_to_cores
+from cifar_tune.device import CONTENDED_CORES, DeviceWatch, ForeignLoad, Gpu, pin_to_cores
 from cifar_tune.errors import DeviceTakenError
 from cifar_tune.measuring.processes import in_fresh_process
 from cifar_tune.runs import locks
 from cifar_tune.runs.locks import exclusive_device
 
 SPAWN = multiprocessing.get_context("spawn")
+STRANGER = 4_194_305
+"""Above the highest process number of Linux."""
 
 
 @pytest.fixture(autouse=True)
@@ -75,25 +82,65 @@ def test_process_is_kept_on_as_many_cores_as_it_has_threads() -> None:
     assert (len(cores), affinity) == (1, set(cores))
 
 
-def burn(seconds: float) -> None:
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        pass
+@contextlib.contextmanager
+def burning(processes: int) -> Iterator[None]:
+    """That many other processes keep a core each busy."""
+    started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        time.sleep(0.5)
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
 
 
 def test_another_process_that_loads_a_core_during_a_window_is_seen() -> None:
-    process = SPAWN.Process(target=burn, args=(20.0,))
-    process.start()
-    try:
-        time.sleep(1.0)
+    with burning(1):
         watch = DeviceWatch("cpu")
         watch.start()
-        time.sleep(1.0)
+        time.sleep(0.5)
         assert watch.disturbed()
         assert watch.evidence()["foreign_cpu"] > CONTENDED_CORES
-    finally:
-        process.kill()
-        process.join()
+
+
+def kept_on(core: int) -> tuple[float, float]:
+    """What a process that is kept on one core sees of it, in cores, and of the whole machine."""
+    os.sched_setaffinity(0, {core})
+    here, everywhere = ForeignLoad(), ForeignLoad(range(os.cpu_count() or 1))
+    time.sleep(1.0)
+    return here.cores(), everywhere.cores()
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="another core is needed")
+def test_work_on_other_cores_than_the_measured_ones_does_not_count() -> None:
+    with burning(os.cpu_count() or 1):
+        here, machine = in_fresh_process(kept_on, 0)
+    assert here < 1.1 < machine
+
+
+def watched(nvml: FakeNvml) -> DeviceWatch:
+    """A watch over a card, after one window."""
+    watch = DeviceWatch("cuda", Gpu(nvml, "GPU-1"))  # pyright: ignore[reportArgumentType] - a fake
+    watch.start()
+    watch.disturbed()
+    return watch
+
+
+def test_row_says_which_card_it_was() -> None:
+    assert watched(FakeNvml([os.getpid()])).evidence()["gpu_uuid"] == "GPU-1"
+
+
+def test_another_process_on_the_card_disturbs() -> None:
+    watch = DeviceWatch("cuda", Gpu(FakeNvml([os.getpid(), STRANGER]), "GPU-1"))  # pyright: ignore[reportArgumentType]
+    watch.start()
+    assert watch.disturbed()
+
+
+def test_evidence_of_the_gpu_that_is_missing_has_a_reason() -> None:
+    assert "does not list this process" in (watched(FakeNvml([STRANGER])).blind or "")
+    assert watched(FakeNvml([os.getpid()])).blind is None
+    assert DeviceWatch("cpu").blind is None
 
 
 def test_own_work_is_not_taken_for_somebody_elses() -> None:
