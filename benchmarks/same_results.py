@@ -25,7 +25,7 @@ KEYS = {
 """What names a row of each table."""
 MEASURED = re.compile(
     "run|.*seconds|.*_ms|images_per_second|started_at|spread|speedup.*|settled|contended|windows.*|foreign_cpu|steal_cpu"
-    "|load_average|compile_cold|compile_beside|round_calls|env_git_commit"
+    "|load_average|gpu_.*|compile_cold|compile_beside|round_calls|env_git_commit"
 )
 """Columns that hold times, samples or evidence, or name the run."""
 
