@@ -86,7 +86,8 @@ def page() -> str:
         "# Schema",
         (
             "Written by `python docs/make_schema.py` from `cifar_tune/records.py`. Accuracies are fractions 0 to 1, "
-            "times seconds unless the name ends in `_ms`, sizes MB = 10⁶ bytes. A table of an older version may lack a column: "
+            "times seconds unless the name ends in `_ms`, sizes MB = 10⁶ bytes. "
+            "A table of an older version may lack a column: "
             "it then reads as the column's default or null. Only a table without a required column is refused."
         ),
     ]
