@@ -65,7 +65,7 @@ class TrialRecord:
     lr: float
     schedule: str
     temperature: float | None
-    """None where alpha is 0: not read."""
+    """Distillation temperature; None where alpha is 0, since it is not used."""
     alpha: float
     weight_decay: float
     batch_size: int
@@ -75,20 +75,20 @@ class TrialRecord:
     val_accuracy: float | None = None
     """Best-ever over the epochs; that epoch's weights are the checkpoint."""
     test_accuracy: float | None = None
-    """FP32 eager, read by finalists alone."""
+    """Accuracy of FP32 eager on the test set, which only finalists read."""
     started_at: float | None = None
     """Unix time at which the training began."""
     train_seconds: float | None = None
     precision: TrainPrecision | None = None
-    """Arithmetic of the training's steps, whatever `auto` stood for; None: no epoch was finished, or it is unknown."""
+    """Arithmetic of the training's steps; for `auto` what it chose. None: no epoch was finished, or it is unknown."""
     parameters: int | None = None
     checkpoint: str | None = None
     """Path of the weights relative to the run folder."""
     checkpoint_sha256: str | None = None
     teacher_sha256: str | None = None
-    """Of the teacher's weights; None where no teacher was asked."""
+    """Digest of the teacher's weights; None where no teacher was asked."""
     start_sha256: str | None = None
-    """Of the weights that the training began with; None: fresh ones."""
+    """Digest of the weights that the training began with; None: fresh ones."""
     environment: Environment
 
 
@@ -109,12 +109,12 @@ class EpochRecord:
     seconds: float
     """Training and validation of the epoch."""
     images_per_second: float
-    """Training alone."""
+    """In training; validation is not counted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LatencyRecord:
-    """One variant of one trained model, measured alone on its device."""
+    """One variant of one trained model, measured with its device to itself."""
 
     run: str
     trial_id: str
@@ -132,38 +132,39 @@ class LatencyRecord:
     channels_last: bool
     single_thread: bool
     zeroed: float
-    """Share of the weights that are zero, the smallest."""
+    """Share of the weights that were set to zero: the smallest ones."""
     zeroed_by_layer: bool
+    """Whether each layer has that share of zeros; else it is of the whole model."""
     status: LatencyStatus
     error: str | None = None
     test_accuracy: float | None = None
-    """Over the whole test set at a large batch, with this row's runtime, precision, layout and weights."""
+    """Over the whole test set, at a large batch, with this row's runtime, precision, layout and weights."""
     balanced_accuracy: float | None = None
-    """Mean over the classes of the share of their test images that are recognised."""
+    """Share of a class's test images that are recognised, as the mean over the classes."""
     auroc: float | None = None
-    """Area under the ROC curve of the second of two classes; of more the mean over them, each against all others."""
+    """Area under the ROC curve of the second of two classes. Of more: the mean, each class against all others."""
     precision_score: float | None = None
-    """Share of the answers `second class` that are right; of more than two classes the mean over them."""
+    """Share of the answers `second class` that are right. Of more than two classes: the mean over them."""
     recall_score: float | None = None
-    """Share of the second class's test images that are found; of more than two classes the mean over them."""
+    """Share of the second class's test images that are found. Of more than two classes: the mean over them."""
     correct: bytes | None = None
-    """Packed bits, one per test image in order, most significant first."""
+    """A bit per test image, in order: whether the answer is right. Packed, most significant first."""
     agreement: float | None = None
-    """Share of test images given the same class as FP32 eager gives."""
+    """Share of test images that get the same class as from FP32 eager."""
     batch1_agreement: float | None = None
-    """Share of the first 256 test images given the same class by the measured callable at batch 1 as at 256."""
+    """Share of the first 256 test images that get the same class at batch 1, as measured, as at batch 256."""
     samples_ms: list[list[float]] | None = None
     """Raw samples, a list per repeat."""
     reference_ms: list[list[float]] | None = None
-    """Raw samples of FP32 eager of the same weights in the same process, a list per repeat, in the same rounds."""
+    """Raw samples of FP32 eager of the same weights, from the same process and rounds, a list per repeat."""
     round_calls: int | None = None
-    """Calls of the variant in a round; the reference's samples are divided among as many rounds."""
+    """Calls of the variant in a round. The reference's samples are divided among as many rounds."""
     mean_ms: float | None = None
     p50_ms: float | None = None
     p50_low_ms: float | None = None
     """Lower end of the 95 % confidence interval of the median."""
     p50_high_ms: float | None = None
-    """Upper end of it."""
+    """Upper end of that interval."""
     p95_ms: float | None = None
     """None where the samples cannot bound it: fewer than 130."""
     p95_bound_ms: float | None = None
@@ -182,21 +183,21 @@ class LatencyRecord:
     device_ms: float | None = None
     """Median time between events on the GPU, beside the host's clock; None on CPU."""
     compile_seconds: float | None = None
-    """Compilation or export of a batch-1 callable, outside the latency; None where there is none."""
+    """Time of compilation or export for batch 1, not part of the latency; None where there is none."""
     compile_cold: bool | None = None
     """Whether compile_seconds began with an empty cache."""
     compile_beside: int | None = None
-    """Most builds that ran beside this one, on the same cores."""
+    """The most builds that ran at one time beside this one, on the same cores."""
     load_seconds: float | None = None
-    """From weights on disk to the first answer, in the process that measured, caches warm; beside the row's others."""
+    """From weights on disk to the first answer, with warm caches. The row's other processes load beside it."""
     measure_seconds: float | None = None
-    """What the row took: processes, loading, warm-up and samples, and those of what a fallback gave up."""
+    """What the row took: processes, loading, warm-up and samples. What a fallback gave up is part of it."""
     note: str | None = None
-    """What a reader of the row must know, for example what the variant's precision leaves out."""
+    """What a reader of the row must know: for example, what the variant's precision leaves out."""
     artifact_mb: float | None = None
-    """What this variant deploys: its file, or its weights as held in memory."""
+    """Size of what this variant deploys: its file, or its weights as held in memory."""
     compressed_mb: float | None = None
-    """Of PyTorch's own FP32 weights, deflated: zeros show there alone."""
+    """Size of PyTorch's own FP32 weights, deflated. Only there do zeros show."""
     checkpoint_mb: float | None = None
     parameters: int | None = None
     speedup: float | None = None
@@ -204,9 +205,9 @@ class LatencyRecord:
     speedup_low: float | None = None
     """Lower end of its 95 % bootstrap interval."""
     speedup_high: float | None = None
-    """Upper end of it."""
+    """Upper end of that interval."""
     contended: bool | None = None
-    """Whether others used the device in a window that was kept, after the limit of repetitions."""
+    """Whether others used the device in a window that was kept, since it could not be taken again."""
     windows: int | None = None
     """Windows of samples that were kept."""
     windows_discarded: int | None = None
@@ -216,15 +217,15 @@ class LatencyRecord:
     steal_cpu: float | None = None
     """Cores taken by the hypervisor in the worst window."""
     load_average: float | None = None
-    """Of one minute, at the end, this measurement included."""
+    """Load average of one minute, at the end, with this measurement in it."""
     gpu_uuid: str | None = None
     """Which card it was, as NVML names it; None: no GPU, or NVML is not at hand."""
     gpu_processes: int | None = None
-    """Other processes on the GPU, the most seen; None: no GPU, or NVML is not at hand. So below."""
+    """The most other processes seen on the GPU. This and the next four are None without a GPU or NVML."""
     gpu_throttled: bool | None = None
     """Whether heat, power or hardware protection held the clock down."""
     gpu_clock_mhz: int | None = None
-    """Lowest seen."""
+    """Lowest clock seen."""
     gpu_temperature: int | None = None
     """Degrees Celsius, highest seen."""
     gpu_power_w: float | None = None
@@ -243,7 +244,7 @@ class LatencyRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationRecord:
-    """What a precision and layout of a model answers on the test set; merged into the latency rows."""
+    """What a precision and layout of a model answers on the test set. It is merged into the latency rows."""
 
     trial_id: str
     variant: str
@@ -252,20 +253,20 @@ class EvaluationRecord:
     error: str | None = None
     test_accuracy: float | None = None
     balanced_accuracy: float | None = None
-    """Mean over the classes of the share of their test images that are recognised."""
+    """Share of a class's test images that are recognised, as the mean over the classes."""
     auroc: float | None = None
-    """Area under the ROC curve of the second of two classes; of more the mean over them, each against all others."""
+    """Area under the ROC curve of the second of two classes. Of more: the mean, each class against all others."""
     precision_score: float | None = None
-    """Share of the answers `second class` that are right; of more than two classes the mean over them."""
+    """Share of the answers `second class` that are right. Of more than two classes: the mean over them."""
     recall_score: float | None = None
-    """Share of the second class's test images that are found; of more than two classes the mean over them."""
+    """Share of the second class's test images that are found. Of more than two classes: the mean over them."""
     test_images: int | None = None
     compressed_mb: float | None = None
-    """Of the weights that answered, where they are PyTorch's own in FP32: deflated."""
+    """Size of the weights that answered, deflated, where they are PyTorch's own in FP32."""
     predictions: bytes | None = None
     """The predicted class of each test image in order, little-endian uint16."""
     correct: bytes | None = None
-    """Packed bits, one per test image in order, most significant first."""
+    """A bit per test image, in order: whether the answer is right. Packed, most significant first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -286,21 +287,21 @@ class BuildRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImportanceRecord:
-    """What one parameter of a search mattered; a row of `importance.parquet`."""
+    """How much one parameter of a search mattered."""
 
     run: str
     arm: str
     model: str
     parameter: str
     importance: float
-    """Share of the variance of validation accuracy that it explains (fANOVA); all of a search's add up to 1."""
+    """Share of the variance of validation accuracy that it explains (fANOVA). The shares of a search add up to 1."""
     trials: int
-    """Finished trials it rests on."""
+    """Finished trials that the figure rests on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServingRecord:
-    """One load on the candidate behind HTTP; a row of `serving.parquet`."""
+    """One load on the candidate behind HTTP."""
 
     run: str
     trial_id: str
@@ -309,29 +310,29 @@ class ServingRecord:
     checkpoint_sha256: str
     variant: str
     users: int
-    """Who send at the same time, each the next image as soon as the last is answered."""
+    """Users at the same time. Each sends the next image as soon as the last is answered."""
     seconds: float
-    """For how long, the time until all have begun left out."""
+    """Length of the load, counted from when all users have begun."""
     requests: int
     failures: int
     """Requests that were refused, given up or not answered."""
     throughput: float
     """Answered requests a second."""
     p50_ms: float | None = None
-    """From sending to the answer, on the machine that serves; of answered requests. So below."""
+    """From sending to the answer, of answered requests, on the machine that serves. The same for p95 and p99."""
     p95_ms: float | None = None
     p99_ms: float | None = None
     p95_limit_ms: float
-    """What p95 may be."""
+    """The limit that p95 is held against."""
     meets: bool
-    """Whether p95 is within it, and nothing failed."""
+    """Whether p95 is within the limit and no request failed."""
     replicas: int
     batch: int
-    """Images that a replica takes at a time, at most."""
+    """The most images that a replica takes at a time."""
     together: float | None = None
-    """Images that it did take at a time, as the mean of the answered requests saw it."""
+    """Images that it did take at a time, as the mean over the answered requests."""
     environment: Environment
-    """Of the machine that serves, and sends."""
+    """The machine that serves and sends."""
 
 
 Record = TrialRecord | EpochRecord | LatencyRecord | EvaluationRecord | BuildRecord

@@ -30,11 +30,11 @@ The rows of `latency.parquet` that compete, without raw samples and bits, and wi
 | column | meaning |
 |---|---|
 | `paired_ms`, `paired_low_ms`, `paired_high_ms` | latency free of the drift between rows, with its 95 % interval |
-| `paired_accuracy` | that of FP32 eager of the same weights, where nothing tells the two apart |
+| `paired_accuracy` | accuracy; that of FP32 eager of the same weights where nothing tells the two apart |
 | `accuracy_low` | one-sided 95 % lower bound of the test accuracy |
 | `on_front` | no other row is as fast and as accurate, and better in one |
 | `front_probability` | share of bootstrap draws in which it is on the front |
-| `on_wide_front` | on the front where size, build time and energy count as well, as far as they are known |
+| `on_wide_front` | on the front where size, build time and energy count as well; what is unknown does not count |
 | `feasible` | the accuracy holds the constraint |
 | `candidate` | the row that was chosen |
 """
@@ -86,7 +86,9 @@ def page() -> str:
         "# Schema",
         (
             "Written by `python docs/make_schema.py` from `cifar_tune/records.py`. Accuracies are fractions 0 to 1, "
-            "times seconds unless the name ends in `_ms`, sizes MB = 10⁶ bytes."
+            "times seconds unless the name ends in `_ms`, sizes MB = 10⁶ bytes. "
+            "A table of an older version may lack a column: "
+            "it then reads as the column's default or null. Only a table without a required column is refused."
         ),
     ]
     for name, record in TABLES.items():

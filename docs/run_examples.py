@@ -1,6 +1,7 @@
 """Run the examples of a page and write below each what it prints:  python docs/run_examples.py docs/analysing.md
 
-From the top of the repository, after the results that a page quotes have been published anew.
+Run it from the top of the repository when a study that a page quotes was published anew: analysing.md and using.md
+have such examples. tests/unit/test_docs.py checks that the pages say what the examples print.
 """
 
 from __future__ import annotations
