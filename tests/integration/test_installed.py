@@ -50,26 +50,39 @@ def test_wheel_holds_nothing_but_the_packages(wheel: Path) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
 
 
-def test_command_runs_what_is_installed(installed: Path, tmp_path: Path) -> None:
-    ended = subprocess.run(
-        [installed / "bin" / "cifar-tune", "front", "nowhere"],
-        cwd=tmp_path,
+def call(installed: Path, cwd: Path, *arguments: str, isolated: bool = False) -> subprocess.CompletedProcess[str]:
+    """The command as a user types it; isolated: with no other package in reach."""
+    python = [sys.executable, "-S"] if isolated else [sys.executable]
+    return subprocess.run(
+        [*python, installed / "bin" / "cifar-tune", *arguments],
+        cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(installed)},
         capture_output=True,
         text=True,
     )
+
+
+def test_command_works_outside_a_checkout(installed: Path, tmp_path: Path) -> None:
+    ended = call(installed, tmp_path, "front", "nowhere")
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
     assert "nowhere" in ended.stderr
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_function_of_the_user_s_own_lies_where_the_user_works(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "own_model.py").write_text("def make():\n    return 'no model'\n")
+    ended = call(installed, tmp_path, "bench", "--model", "own_model:make")
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert "model 'own_model:make' gives str; allowed is a torch.nn.Module" in ended.stderr
+
+
 def test_help_needs_no_other_package(installed: Path, tmp_path: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-S", installed / "bin" / "cifar-tune", "--help"],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(installed)},
-        capture_output=True,
-        text=True,
-    )
+    ended = call(installed, tmp_path, "--help", isolated=True)
     assert ended.returncode == 0, ended.stderr
     assert all(name in ended.stdout for name in COMMANDS)
+
+
+def test_what_is_not_installed_is_named_in_one_line(installed: Path, tmp_path: Path) -> None:
+    ended = call(installed, tmp_path, "search", isolated=True)
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert "cifar-tune search needs more packages: pip install '.[train]' (No module named " in ended.stderr
