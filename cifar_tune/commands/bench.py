@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from cifar_tune.commands.options import run_command
+from cifar_tune.commands.shared import run_command
 from cifar_tune.config import Compile, LatencyConfig, Precision, Variant, check
 from cifar_tune.data.datasets import random_images
 from cifar_tune.device import environment, resolve_device

@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from cifar_tune.commands.options import DataOptions, run_command
+from cifar_tune.commands.shared import DataOptions, run_command
 from cifar_tune.data.augment import Batcher
 from cifar_tune.device import resolve_device
 from cifar_tune.measuring.quality import quality

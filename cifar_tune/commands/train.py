@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
-from cifar_tune.commands.options import DataOptions, run_command
+from cifar_tune.commands.shared import DataOptions, run_command
 from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, TrainConfig, TrainPrecision, ViewConfig, check
 from cifar_tune.data.datasets import ImageData
 from cifar_tune.device import resolve_device, usable_cpus
