@@ -1,7 +1,7 @@
 """Report on finished runs.
 
 Commands: `python -m analysis report RUN`, `python -m analysis front RUN`, `python -m analysis compare RUN_A RUN_B`,
-`python -m analysis cost RUN... --price-per-hour PRICE...`.
+`python -m analysis cost RUN... --price-per-hour PRICE...`. Installed, they are `cifar-tune report RUN` and so on.
 """
 
 # pandas' own annotations leave these unknown:
@@ -25,12 +25,12 @@ from cifar_tune.bucket import Bucket, is_uri
 _FRONT_COLUMNS = ["model", "arm", "variant", "test_accuracy", "p50_ms", "front_probability", "feasible", "candidate"]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m analysis") -> int:
     """Run the command line; returns the exit code: 1 for a regression that `compare` finds, 2 for an unreadable run.
 
     3 is for a fault of this program.
     """
-    options = _parser().parse_args(arguments)
+    options = _parser(prog).parse_args(arguments)
     try:
         if options.command == "compare":
             return _compare(options)
@@ -47,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m analysis", description="Report on a finished run.")
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, description="Report on a finished run.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (("report", "write the report again, print its path"), ("front", "print the Pareto front")):
         command = commands.add_parser(name, help=text, description=text)

@@ -10,7 +10,6 @@ or faster than, the better of the two.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import re
 import shutil
@@ -24,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import torch
+from common import Target, alternate, finish, parser, spread
 
 from cifar_tune.config import LatencyConfig, Variant
 from cifar_tune.device import usable_cpus
@@ -32,8 +32,8 @@ from cifar_tune.models.registry import build_model
 from cifar_tune.runtimes import RUNTIMES, Runnable, Source
 
 CALLS = 300
-LEAST_SPEEDUP = 4.0
-TOLERANCE = 0.03
+SPEEDUP = Target("at least", 4.0)
+BESIDE_RIVAL = Target("at most", 1.03)
 OURS = [v for name in ("onnxruntime", "openvino") for v in RUNTIMES[name].variants if v.precision == "fp32"]
 
 
@@ -92,11 +92,11 @@ def openvino_p50(tool: str, xml: Path, seconds: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="mobilenet_v3_small")
-    parser.add_argument("--size", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=7)
-    args = parser.parse_args()
+    flags = parser(__doc__)
+    flags.add_argument("--model", default="mobilenet_v3_small")
+    flags.add_argument("--size", type=int, default=32)
+    flags.add_argument("--rounds", type=int, default=7)
+    args = flags.parse_args()
     torch.set_num_threads(usable_cpus())
     image = torch.randn(1, 3, args.size, args.size)
     tool = shutil.which("benchmark_app", path=str(Path(sys.executable).parent))
@@ -112,26 +112,25 @@ def main() -> None:
         for name, session in ort_sessions(folder / "onnxruntime-fp32" / "model.onnx").items():
             calls[f"ONNX Runtime, {name}"] = lambda s=session: plain_p50(lambda: s.run(None, {"images": array}))
         calls["OpenVINO benchmark_app"] = lambda: openvino_p50(tool, folder / "openvino-fp32" / "model.xml", 2)
-        figures: dict[str, list[float]] = {name: [] for name in calls}
-        for number in range(args.rounds):
-            for name in np.random.default_rng(number).permutation(list(calls)):
-                figures[name].append(calls[name]())
-    report(args.model, {name: np.array(values) for name, values in figures.items()})
+        rounds = list(alternate(calls, args.rounds, "shuffled"))
+    met = report(args.model, {name: np.array([figures[name] for figures in rounds]) for name in calls})
+    finish(met=met, runs=args.rounds)
 
 
-def report(model: str, figures: dict[str, np.ndarray]) -> None:
+def report(model: str, figures: dict[str, np.ndarray]) -> bool:
+    """Print all figures, and judge the best row."""
     for name, values in sorted(figures.items(), key=lambda item: float(np.median(item[1]))):
-        print(f"{np.median(values):8.3f} ms ({values.min():.3f} to {values.max():.3f})  {name}")
+        print(f"{spread(values):.3f} ms  {name}")
     ours = {n: v for n, v in figures.items() if n.startswith("ours") and n != f"ours {Variant().name}"}
     others = {n: v for n, v in figures.items() if not n.startswith("ours")}
     best = min(ours, key=lambda name: float(np.median(ours[name])))
     rival = min(others, key=lambda name: float(np.median(others[name])))
-    speedup = float(np.median(figures[f"ours {Variant().name}"] / ours[best]))
-    ratio, rounds = float(np.median(ours[best] / others[rival])), len(ours[best])
-    print(f"{model}: best row {best}, {speedup:.2f} times FP32 eager (target {LEAST_SPEEDUP:.0f});")
-    print(f"{ratio:.3f} of the time of {rival} (target at most {1 + TOLERANCE:.2f}); medians of {rounds} rounds")
-    if speedup < LEAST_SPEEDUP or ratio > 1 + TOLERANCE:
-        sys.exit("a target is missed")
+    speedup = spread(figures[f"ours {Variant().name}"] / ours[best])
+    verdicts = [
+        SPEEDUP.judge(f"{model}, best row {best}, times as fast as FP32 eager", speedup, ".2f"),
+        BESIDE_RIVAL.judge(f"its time over that of {rival}", spread(ours[best] / others[rival])),
+    ]
+    return all(verdicts)
 
 
 if __name__ == "__main__":

@@ -7,15 +7,14 @@ Runtime over FP32 eager, in paired rounds: one for small images and one for larg
 as long.
 """
 
-import argparse
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import torch
+from common import Target, alternate, finish, parser, spread
 
 from cifar_tune.config import Variant
 from cifar_tune.data.datasets import random_images
@@ -23,10 +22,10 @@ from cifar_tune.models.registry import build_model
 from cifar_tune.runtimes import RUNTIMES, Source
 from cifar_tune.runtimes.quantisation import calibration_data, calibration_images
 
-LEAST_GAIN = 1.5
-MOST_SIZE = 0.30
-MOST_PRUNED = 0.65
-LEAST_GAIN_VIT = 1.5
+GAIN = Target("at least", 1.5)
+SIZE = Target("at most", 0.30)
+PRUNED = Target("at most", 0.65)
+GAIN_VIT = Target("at least", 1.5)
 VITS = {"vit_tiny_patch8_64": 64, "vit_tiny_patch16_224": 224}
 """Model -> side of its images."""
 VARIANTS = [
@@ -63,9 +62,11 @@ def int8(model: str, seconds: float, _: int) -> bool:
     best = {p: max(measured(model, v, p, seconds)[1] for v in VARIANTS) for p in ("fp32", "int8")}
     gain = best["int8"] / best["fp32"]
     size = artifact_mb(model, "int8") / artifact_mb(model, "fp32")
-    print(f"{model}: best INT8 row {gain:.2f} times the best FP32 row (target {LEAST_GAIN});")
-    print(f"its ONNX file {size:.3f} of the size (target at most {MOST_SIZE:.2f})")
-    return gain >= LEAST_GAIN and size <= MOST_SIZE
+    verdicts = [
+        GAIN.judge(f"{model}, best INT8 row, times as fast as the best FP32 row", gain, ".2f"),
+        SIZE.judge("size of its ONNX file over the FP32 one's", size),
+    ]
+    return all(verdicts)
 
 
 def prune(model: str, seconds: float, rounds: int) -> bool:
@@ -73,21 +74,18 @@ def prune(model: str, seconds: float, rounds: int) -> bool:
     fastest = min(p50, key=lambda made: p50[made])
     fastest_fp32 = min((made for made in p50 if made[1] == "fp32"), key=lambda made: p50[made])
     ratio = {made: pruned_share(model, *made, seconds, rounds) for made in {fastest, fastest_fp32}}[fastest]
-    print(f"target at most {MOST_PRUNED}, in the fastest")
-    return ratio <= MOST_PRUNED
+    return PRUNED.judge(f"{model}@0.5 / {model}, in the fastest", ratio)
 
 
 def pruned_share(model: str, variant: Variant, precision: str, seconds: float, rounds: int) -> float:
     """Median over some rounds of a pruned model's p50 over the whole one's."""
-    shares = []
-    for _ in range(rounds):
-        before = measured(model, variant, precision, seconds)[0]
-        shares.append(measured(f"{model}@0.5", variant, precision, seconds)[0] / before)
-    share = statistics.median(shares)
+    pruned = f"{model}@0.5"
+    calls = {name: lambda name=name: measured(name, variant, precision, seconds)[0] for name in (model, pruned)}
+    share = spread([p50[pruned] / p50[model] for p50 in alternate(calls, rounds)])
     threads = ", one thread" if variant.single_thread else ""
     where = f"{variant.runtime} {precision}{threads}"
-    print(f"{model}@0.5 / {model}, {where}: {share:.3f} ({min(shares):.3f} to {max(shares):.3f}, {rounds} rounds)")
-    return share
+    print(f"{pruned} / {model}, {where}: {share:.3f}, {rounds} rounds")
+    return share.median
 
 
 def vit(_: str, seconds: float, __: int) -> bool:
@@ -97,24 +95,22 @@ def vit(_: str, seconds: float, __: int) -> bool:
         for model, side in VITS.items()
         for precision in ("fp32", "int8")
     }
-    for model, side in VITS.items():
-        print(
-            f"{model}, {side} pixels: ONNX Runtime {gains[model, 'fp32']:.2f} times FP32 eager (target "
-            f"{LEAST_GAIN_VIT}), with static INT8 {gains[model, 'int8']:.2f} times"
-        )
-    return all(gains[model, "fp32"] >= LEAST_GAIN_VIT for model in VITS)
+    for model in VITS:
+        print(f"{model}: with static INT8 {gains[model, 'int8']:.2f} times as fast as FP32 eager")
+    what = "ONNX Runtime, times as fast as FP32 eager"
+    verdicts = [GAIN_VIT.judge(f"{m}, {side} pixels, {what}", gains[m, "fp32"], ".2f") for m, side in VITS.items()]
+    return all(verdicts)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["int8", "prune", "vit"])
-    parser.add_argument("--model", default="resnet18", help="of int8 and prune")
-    parser.add_argument("--seconds", type=float, default=3.0, help="time limit of a row's rounds")
-    parser.add_argument("--rounds", type=int, default=3, help="of prune")
-    options = parser.parse_args()
+    flags = parser(__doc__)
+    flags.add_argument("part", choices=["int8", "prune", "vit"])
+    flags.add_argument("--model", default="resnet18", help="of int8 and prune")
+    flags.add_argument("--seconds", type=float, default=3.0, help="time limit of a row's rounds")
+    flags.add_argument("--rounds", type=int, default=3, help="of prune")
+    options = flags.parse_args()
     met = {"int8": int8, "prune": prune, "vit": vit}[options.part](options.model, options.seconds, options.rounds)
-    if not met:
-        sys.exit("a target is missed")
+    finish(met=met, runs=options.rounds if options.part == "prune" else 1)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import Target, finish, parser
 from scipy.special import expit, logit
 
 from analysis.frames import Row
@@ -34,8 +34,8 @@ from cifar_tune.store import STUDY_FORMAT, note_checksums, write_records
 
 MODELS, REPEATS, ROUNDS = 4, 3, 24
 VARIANTS = grid_variants()[:5]
-TARGET = 3.0
-FRONT_SECONDS, REPORT_SECONDS = 1.0, 10.0
+DIFFERENCE = Target("at most", 3.0, unit=" points")
+FRONT, REPORT = Target("at most", 1.0, unit=" s"), Target("at most", 10.0, unit=" s")
 
 
 def one_study(rng: np.random.Generator, images: int) -> tuple[np.ndarray, np.ndarray]:
@@ -103,9 +103,8 @@ def probability(options: argparse.Namespace) -> bool:
             differences.append(abs(difference))
             print(f"stated {stated[mine].mean():.3f}, observed {true[mine].mean():.3f}, {mine.sum()} rows")
     error = float(np.mean(differences))
-    print(f"{options.studies} studies, {options.images} images: mean absolute difference {error:.1f} points "
-          f"(target {TARGET:g})")  # fmt: skip
-    return error <= TARGET
+    what = f"{options.studies} studies, {options.images} images: mean absolute difference"
+    return DIFFERENCE.judge(what, error, ".1f")
 
 
 def speed(_: argparse.Namespace) -> bool:
@@ -114,14 +113,16 @@ def speed(_: argparse.Namespace) -> bool:
     started = time.perf_counter()
     found = pareto_mask(points).sum()
     front = time.perf_counter() - started
-    print(f"front of 1,000,000 points ({found} on it): {front:.2f} s (target {FRONT_SECONDS:g})")
     with tempfile.TemporaryDirectory() as folder:
         run = _large_run(Path(folder) / "large")
         started = time.perf_counter()
         write_report(run)
         report = time.perf_counter() - started
-    print(f"report of a run with 10,000 trials: {report:.1f} s (target {REPORT_SECONDS:g})")
-    return front <= FRONT_SECONDS and report <= REPORT_SECONDS
+    verdicts = [
+        FRONT.judge(f"front of 1,000,000 points ({found} on it)", front, ".2f"),
+        REPORT.judge("report of a run with 10,000 trials", report, ".1f"),
+    ]
+    return all(verdicts)
 
 
 def _large_run(run: Path) -> Path:
@@ -181,14 +182,14 @@ def _latency(model: str, arm: str, variant: Any, rng: np.random.Generator, envir
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["probability", "speed"])
-    parser.add_argument("--studies", type=int, default=1000)
-    parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    if not (probability if options.part == "probability" else speed)(options):
-        sys.exit("a target is missed")
+    flags = parser(__doc__)
+    flags.add_argument("part", choices=["probability", "speed"])
+    flags.add_argument("--studies", type=int, default=1000)
+    flags.add_argument("--images", type=int, default=2000)
+    flags.add_argument("--seed", type=int, default=0)
+    options = flags.parse_args()
+    met = (probability if options.part == "probability" else speed)(options)
+    finish(met=met, runs=options.studies if options.part == "probability" else 1)
 
 
 if __name__ == "__main__":

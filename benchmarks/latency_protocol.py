@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from common import Target, alternate, finish, parser
 from torch.utils.benchmark import Timer
 
 from cifar_tune.config import LatencyConfig
@@ -35,12 +36,12 @@ from cifar_tune.measuring.measurement import event_ms
 from cifar_tune.models.registry import build_model
 from cifar_tune.runtimes.base import wait_for
 
-TIMER_TOLERANCE = 0.03
-OVERHEAD_US = 1.0
-ROW_SECONDS = 20.0
+TIMER = Target("at most", 0.03, ".0%")
+OVERHEAD = Target("below", 1.0, unit=" us")
+ROW = Target("at most", 20.0, unit=" s")
 RUNS = 100
 NEEDED = 90
-HALF_WIDTH = 0.02
+HALF_WIDTH = Target("at most", 0.02, ".0%")
 SLOWDOWN = 0.03
 
 
@@ -72,24 +73,22 @@ def timer(args: argparse.Namespace) -> bool:
         LatencyConfig(iterations=100, max_iterations=100, repeats=7, time_limit=1000.0),
         np.random.default_rng(0),
     )
+
+    def ours() -> float:
+        timed = Timed(call=call, inputs=[None], synchronize=wait)
+        return float(np.mean(measure(timed, None, config, rng)[0].samples_ms))
+
+    def theirs() -> float:
+        return torch_timer.blocked_autorange(min_run_time=args.seconds).mean * 1e3
+
     ratios: list[float] = []
-    for number in range(args.rounds):
-
-        def ours() -> float:
-            timed = Timed(call=call, inputs=[None], synchronize=wait)
-            return float(np.mean(measure(timed, None, config, rng)[0].samples_ms))
-
-        def theirs() -> float:
-            return torch_timer.blocked_autorange(min_run_time=args.seconds).mean * 1e3
-
-        first, second = (ours, theirs) if number % 2 else (theirs, ours)
-        figures = {f: f() for f in (first, second)}
-        ratios.append(figures[ours] / figures[theirs])
-        print(f"round {number + 1}: ours {figures[ours]:.3f} ms, torch {figures[theirs]:.3f} ms", flush=True)
+    for ms in alternate({"theirs": theirs, "ours": ours}, args.rounds, "swapped"):
+        ratios.append(ms["ours"] / ms["theirs"])
+        print(f"round {len(ratios)}: ours {ms['ours']:.3f} ms, torch {ms['theirs']:.3f} ms", flush=True)
     middle, (low, high) = float(np.median(ratios)), median_interval(ratios)
     print(f"{args.model}, {args.threads} thread(s): ours / blocked_autorange = {middle:.3f} ({low:.3f} to {high:.3f}),")
-    print(f"median and its 95 % interval of {len(ratios)} rounds; target within {TIMER_TOLERANCE:.0%} of 1")
-    return abs(middle - 1) <= TIMER_TOLERANCE
+    print(f"median and its 95 % interval of {len(ratios)} rounds")
+    return TIMER.judge("how far it is from 1", abs(middle - 1), ".1%")
 
 
 def overhead(_: argparse.Namespace) -> bool:
@@ -97,8 +96,7 @@ def overhead(_: argparse.Namespace) -> bool:
     timed = Timed(call=lambda given: given, inputs=[None])
     samples = measure(timed, timed, protocol(2000), np.random.default_rng(0))[0].samples_ms
     middle = 1e3 * float(np.median(samples))
-    print(f"a call that does nothing: median {middle:.3f} us of {len(samples)}; target below {OVERHEAD_US} us")
-    return middle < OVERHEAD_US
+    return OVERHEAD.judge(f"a call that does nothing, median of {len(samples)}", middle)
 
 
 def come_and_go(stop: Event) -> None:
@@ -126,11 +124,15 @@ def pairs(args: argparse.Namespace) -> bool:
     width = float(np.median([(high - low) / 2 for _, low, high in same]))
     found = sum(high < 1 for _, _, high in slower)
     ratio = float(np.median([middle for middle, _, _ in slower]))
-    needed = NEEDED * args.runs // RUNS
+    needed = Target("at least", NEEDED * args.runs // RUNS, unit=" runs")
     print(f"{args.model}, {args.threads} thread(s), beside a load that comes and goes, {args.runs} runs each:")
-    print(f"A/A: the 95 % interval holds 1 in {held} (target {needed}), median half-width {width:.2%} (target 2 %)")
-    print(f"3 % slower: found in {found} (target {needed}), median speedup {ratio:.4f} (expected {1 / 1.03:.4f})")
-    return held >= needed and width <= HALF_WIDTH and found >= needed
+    verdicts = [
+        needed.judge("A/A: the 95 % interval holds 1 in", held, "d"),
+        HALF_WIDTH.judge("its median half-width", width, ".2%"),
+        needed.judge("3 % slower: found in", found, "d"),
+    ]
+    print(f"median speedup of what is slower {ratio:.4f} (expected {1 / (1 + SLOWDOWN):.4f})")
+    return all(verdicts)
 
 
 def speedup(
@@ -179,8 +181,8 @@ def rows(args: argparse.Namespace) -> bool:
         print(
             f"{args.model}, {len(table)} rows, {name}: median {seconds.median():.1f} s, at most {seconds.max():.1f} s"
         )
-    print(f"target {ROW_SECONDS} s for the whole; what torch.compile loads from its cache it traces again")
-    return len(table) > 0 and table.measure_seconds.max() <= ROW_SECONDS
+    print("what torch.compile loads from its cache it traces again")
+    return ROW.judge("slowest row, the whole of it", float(table.measure_seconds.max()), ".1f")
 
 
 def events(args: argparse.Namespace) -> bool:
@@ -191,31 +193,37 @@ def events(args: argparse.Namespace) -> bool:
     from triton.testing import do_bench
 
     call = model_call(args.model, args.threads, "cuda")
+
+    def ours() -> float:
+        return event_ms(lambda: call(None))
+
+    def theirs() -> float:
+        return float(do_bench(lambda: call(None), return_mode="median"))
+
     ratios: list[float] = []
-    for number in range(args.rounds):
-        ours = event_ms(lambda: call(None))
-        theirs = float(do_bench(lambda: call(None), return_mode="median"))
-        ratios.append(ours / theirs)
-        print(f"round {number + 1}: ours {ours:.3f} ms, do_bench {theirs:.3f} ms", flush=True)
+    for ms in alternate({"ours": ours, "theirs": theirs}, args.rounds):
+        ratios.append(ms["ours"] / ms["theirs"])
+        print(f"round {len(ratios)}: ours {ms['ours']:.3f} ms, do_bench {ms['theirs']:.3f} ms", flush=True)
     low, high = median_interval(ratios)
     print(f"{args.model}: our event time / do_bench = {np.median(ratios):.3f} ({low:.3f} to {high:.3f})")
     return True
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags = parser(__doc__)
     commands = {"timer": timer, "overhead": overhead, "pairs": pairs, "rows": rows, "events": events}
-    parser.add_argument("command", choices=commands)
-    parser.add_argument("--model", default="resnet_narrow")
-    parser.add_argument("--threads", type=int, default=usable_cpus())
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--rounds", type=int, default=41, help="of timer and events")
-    parser.add_argument("--seconds", type=float, default=0.4, help="of a round of torch's timer")
-    parser.add_argument("--samples", type=int, default=350, help="of each of the three repeats of a run of pairs")
-    parser.add_argument("--runs", type=int, default=RUNS, help="of pairs")
-    args = parser.parse_args()
-    if not commands[args.command](args):
-        sys.exit("a target is missed")
+    flags.add_argument("command", choices=commands)
+    flags.add_argument("--model", default="resnet_narrow")
+    flags.add_argument("--threads", type=int, default=usable_cpus())
+    flags.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    flags.add_argument("--rounds", type=int, default=41, help="of timer and events")
+    flags.add_argument("--seconds", type=float, default=0.4, help="of a round of torch's timer")
+    flags.add_argument("--samples", type=int, default=350, help="of each of the three repeats of a run of pairs")
+    flags.add_argument("--runs", type=int, default=RUNS, help="of pairs")
+    args = flags.parse_args()
+    met = commands[args.command](args)
+    runs = {"timer": args.rounds, "events": args.rounds, "pairs": args.runs}.get(args.command, 1)
+    finish(met=met, runs=runs, device="cuda" if args.command == "events" else args.device)
 
 
 if __name__ == "__main__":

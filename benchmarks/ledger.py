@@ -6,13 +6,14 @@ resume: from the command to the end of the plan, on a run with 10,000 finished t
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from common import Target, finish, parser, spread
 
 from cifar_tune.config import StudyConfig
 from cifar_tune.data.datasets import describe, load
@@ -25,8 +26,8 @@ from sweeps.steps.folder import write_study
 ROOT = Path(__file__).parent.parent
 TRIALS = 10_000
 EPOCHS = 4
-PLAN_SECONDS = 10.0
-OVERHEAD = 0.01
+PLAN = Target("at most", 10.0, unit=" s")
+OVERHEAD = Target("at most", 0.01, ".0%")
 SHORTEST_TRIAL = 0.3
 """Seconds of Tune's own overhead that the project allows a trial: no trial is shorter."""
 
@@ -63,14 +64,11 @@ def fill(run: Path, study: StudyConfig, trials: int) -> float:
 
 def put(folder: Path, rounds: int) -> bool:
     """Seconds of a put, against the shortest trial."""
-    each = sorted(fill(folder / f"run{number}", PRESETS["chaos"], 200) for number in range(rounds))
-    middle = each[len(each) // 2]
-    share = middle / SHORTEST_TRIAL
-    print(
-        f"a trial and its {EPOCHS} epochs: {1e3 * middle:.2f} ms ({1e3 * each[0]:.2f} to {1e3 * each[-1]:.2f}, "
-        f"{rounds} rounds of 200), {share:.2%} of the shortest trial ({SHORTEST_TRIAL} s); target {OVERHEAD:.0%}"
+    each = spread([1e3 * fill(folder / f"run{number}", PRESETS["chaos"], 200) for number in range(rounds)])
+    print(f"a trial and its {EPOCHS} epochs: {each:.2f} ms, {rounds} rounds of 200")
+    return OVERHEAD.judge(
+        f"share of the shortest trial ({SHORTEST_TRIAL} s)", each.median / 1e3 / SHORTEST_TRIAL, ".2%"
     )
-    return share <= OVERHEAD
 
 
 def resume(folder: Path, rounds: int) -> bool:
@@ -84,13 +82,8 @@ def resume(folder: Path, rounds: int) -> bool:
         sys.executable, str(ROOT / "sweeps" / "distill_search.py"), "--preset", "chaos", "--storage", str(folder),
         "--name", "run", "--resume", "--num-samples", str(TRIALS + 10),
     ]  # fmt: skip
-    seconds = sorted(until_plan(command) for _ in range(rounds))
-    middle = seconds[len(seconds) // 2]
-    print(
-        f"{TRIALS} finished trials: the plan stands after {middle:.1f} s ({seconds[0]:.1f} to {seconds[-1]:.1f}, "
-        f"{rounds} rounds); target {PLAN_SECONDS:.0f}"
-    )
-    return middle <= PLAN_SECONDS
+    seconds = spread([until_plan(command) for _ in range(rounds)])
+    return PLAN.judge(f"{TRIALS} finished trials, {rounds} rounds: the plan stands after", seconds, ".1f")
 
 
 def until_plan(command: list[str]) -> float:
@@ -110,14 +103,13 @@ def until_plan(command: list[str]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["put", "resume"])
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+    flags = parser(__doc__)
+    flags.add_argument("part", choices=["put", "resume"])
+    flags.add_argument("--rounds", type=int, default=3)
+    options = flags.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         met = (put if options.part == "put" else resume)(Path(folder), options.rounds)
-    if not met:
-        sys.exit("a target is missed")
+    finish(met=met, runs=options.rounds)
 
 
 if __name__ == "__main__":

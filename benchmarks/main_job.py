@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import psutil
+from common import about
 
 SAMPLE_SECONDS = 4.0
 COMMAND = Path(__file__).resolve().parent.parent / "sweeps" / "distill_search.py"
@@ -40,6 +41,7 @@ def main() -> None:
             time.sleep(SAMPLE_SECONDS)
         wall = time.monotonic() - started
     print(f"exit {job.returncode}, wall {wall:.0f} s, peak proportional set size {peak / 2**30:.2f} GiB")
+    print(about(1))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import sys
+import itertools
 import tempfile
 import threading
 import time
@@ -27,6 +27,7 @@ import numpy as np
 import psutil
 import ray
 import torch
+from common import Target, alternate, finish, parser, spread
 from ray import tune
 from usual_way import train_usual
 
@@ -49,14 +50,14 @@ from cifar_tune.tuning.trainables import Training, TrainTask
 Timeline = list[tuple[float, float]]
 """Unix time and best validation accuracy at the start and at the end of each epoch."""
 STUDENT, TEACHER = "mobilenet_v3_small", "resnet18"
-CACHED_EPOCH, FIRST_EPOCH = 1.05, 1.0
-WHOLE_SEARCH, STEADY = 4.0, 6.0
-SOONER = 8.0
+CACHED_EPOCH, FIRST_EPOCH = Target("at most", 1.05), Target("at most", 1.0)
+WHOLE_SEARCH, STEADY = Target("at least", 4.0), Target("at least", 6.0)
+SOONER = Target("at least", 8.0)
 ORDERS = 1000
 JUDGES = 1 / 3
 """Share of few images that validate: a tenth of them would tell no trials apart."""
-OVERHEAD_SECONDS = 0.3
-TRIAL_MB = 1.5 * 1024
+OVERHEAD = Target("at most", 0.3, unit=" s")
+TRIAL = Target("at most", 1.5 * 1024, unit=" MiB")
 
 
 def teacher_of(data: ImageData, folder: Path, epochs: int = 1) -> TeacherRef:
@@ -84,29 +85,32 @@ def epoch(args: argparse.Namespace, folder: Path) -> bool:
     online = OnlineTeacher(ref, data, ViewConfig())
     online.model, online.precision = load_model(ref.model, len(data.classes), ref.checkpoint), "fp32"  # as usual
     list(train(epoch_config("distill", args.batch), data, full))
+    numbers = itertools.count()
+
+    def seconds(arm: str, teacher: CachedTeacher | OnlineTeacher | None) -> float:
+        started = time.perf_counter()
+        list(train(epoch_config(arm, args.batch), data, teacher))
+        return time.perf_counter() - started
+
+    turns = {
+        "plain": lambda: seconds("plain", None),
+        "cached": lambda: seconds("distill", full),
+        "first": lambda: seconds("distill", CachedTeacher(folder / f"fresh{next(numbers)}", ref, data, ViewConfig())),
+        "online": lambda: seconds("distill", online),
+    }
     cached, first = [], []
-    for number in range(args.rounds):
-        fresh = CachedTeacher(folder / f"fresh{number}", ref, data, ViewConfig())
-        teachers: dict[str, Any] = {"plain": None, "cached": full, "first": fresh, "online": online}
-        seconds: dict[str, float] = {}
-        for name in np.random.default_rng(number).permutation(list(teachers)):
-            started = time.perf_counter()
-            arm = "plain" if name == "plain" else "distill"
-            list(train(epoch_config(arm, args.batch), data, teachers[name]))
-            seconds[name] = time.perf_counter() - started
-        cached.append(seconds["cached"] / seconds["plain"])
-        first.append(seconds["first"] / seconds["online"])
-        print(f"round {number + 1}: " + ", ".join(f"{k} {v:.1f} s" for k, v in seconds.items()), flush=True)
+    for took in alternate(turns, args.rounds, "shuffled"):
+        cached.append(took["cached"] / took["plain"])
+        first.append(took["first"] / took["online"])
+        print(f"round {len(cached)}: " + ", ".join(f"{k} {v:.1f} s" for k, v in took.items()), flush=True)
     print(
         f"{STUDENT}, {len(data.train_labels)} images of CIFAR-10, teacher {TEACHER}, medians of {args.rounds} rounds:"
     )
-    print(f"cached / plain epoch {spread(cached)}; target at most {CACHED_EPOCH}")
-    print(f"first, which computes the logits / online FP32 epoch {spread(first)}; target at most {FIRST_EPOCH}")
-    return float(np.median(cached)) <= CACHED_EPOCH and float(np.median(first)) <= FIRST_EPOCH
-
-
-def spread(values: Sequence[float]) -> str:
-    return f"{np.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+    verdicts = [
+        CACHED_EPOCH.judge("cached / plain epoch", spread(cached)),
+        FIRST_EPOCH.judge("first, which computes the logits / online FP32 epoch", spread(first)),
+    ]
+    return all(verdicts)
 
 
 # --- whole searches ---------------------------------------------------------------------------------------------
@@ -183,13 +187,15 @@ def whole_search(args: argparse.Namespace, folder: Path) -> bool:
     noise = 2 * float(differences.std(ddof=1) / np.sqrt(len(differences)))
     same = abs(differences.mean()) <= noise
     rates = [len(points) * images / s for s in (seconds, theirs)]
-    print(f"whole search: {rates[0]:.0f} and {rates[1]:.0f} images/s, {rates[0] / rates[1]:.2f} times; "
-          f"target {WHOLE_SEARCH}")  # fmt: skip
-    print(f"steady: {steady:.0f} and {theirs_steady:.0f} images/s, {steady / theirs_steady:.2f} times; target {STEADY}")
+    each = "{:.0f} and {:.0f} images/s, times as many"
+    verdicts = [
+        WHOLE_SEARCH.judge(f"whole search: {each.format(*rates)}", rates[0] / rates[1], ".2f"),
+        STEADY.judge(f"steady: {each.format(steady, theirs_steady)}", steady / theirs_steady, ".2f"),
+    ]
     print(f"validation accuracy: mean {np.mean(own):.3f} and {np.mean(accuracies):.3f}, "
           f"best {max(own):.3f} and {max(accuracies):.3f}")  # fmt: skip
     print(f"in pairs {differences.mean():+.3f}, two standard errors {noise:.3f}: {'the' if same else 'not the'} same")
-    return same and rates[0] / rates[1] >= WHOLE_SEARCH and steady / theirs_steady >= STEADY
+    return same and all(verdicts)
 
 
 def fastest_loading(
@@ -232,9 +238,9 @@ def sooner(args: argparse.Namespace, folder: Path) -> bool:
           f"standard errors {noise:.3f}; {goal:.3f} after {', '.join(f'{s:.0f}' for s in reached)} s and, over "
           f"{ORDERS} orders, {np.mean(replayed):.0f} s (90 % of them {low:.0f} to {high:.0f})")  # fmt: skip
     whole = seconds / float(np.mean([s.seconds for s in searches]))
-    print(f"{ratio:.2f} times sooner; target {SOONER}. Whole searches: "
-          f"{', '.join(f'{s.seconds:.0f}' for s in searches)} and {seconds:.0f} s, {whole:.2f} times")  # fmt: skip
-    return float(np.mean(own)) >= theirs - noise and ratio >= SOONER
+    print(f"whole searches: {', '.join(f'{s.seconds:.0f}' for s in searches)} and {seconds:.0f} s, {whole:.2f} times")
+    met = SOONER.judge("times sooner", ratio, ".2f")
+    return met and float(np.mean(own)) >= theirs - noise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,9 +300,8 @@ def overhead(args: argparse.Namespace, folder: Path) -> bool:
     data = load(DataConfig(source="digits", train_images=40, test_images=10))
     few, many = (ours(trivial_study(args, folder, n), data, None, folder / f"trivial{n}")[0] for n in (4, 100))
     each = (many - few) / 96
-    print(f"100 trials of one step: {many:.1f} s, 4 trials: {few:.1f} s, {each:.3f} s a trial on {usable_cpus()} "
-          f"cores; target {OVERHEAD_SECONDS}")  # fmt: skip
-    return each <= OVERHEAD_SECONDS
+    print(f"100 trials of one step: {many:.1f} s, 4 trials: {few:.1f} s")
+    return OVERHEAD.judge(f"a trial on {usable_cpus()} cores", each)
 
 
 def memory(args: argparse.Namespace, folder: Path) -> bool:
@@ -308,9 +313,12 @@ def memory(args: argparse.Namespace, folder: Path) -> bool:
     worst: dict[str, float] = {"trial": 0.0, "shared": 0.0}
     with watched(worst):
         ours(dataclasses.replace(study_of(args, folder), num_samples=2, epochs=1), data, ref, folder / "memory")
-    print(f"training images {size:.0f} MiB; a trial's proportional set size at most {worst['trial']:.0f} MiB "
-          f"(target {TRIAL_MB:.0f}); all processes share {worst['shared']:.0f} MiB (one copy, not two)")  # fmt: skip
-    return 0 < worst["trial"] <= TRIAL_MB and size <= worst["shared"] < 2 * size
+    verdicts = [
+        TRIAL.judge("largest proportional set size of a trial", worst["trial"], ".0f"),
+        Target("at least", size, ".0f", " MiB").judge("shared by all processes, one copy", worst["shared"], ".0f"),
+        Target("below", 2 * size, ".0f", " MiB").judge("and not two", worst["shared"], ".0f"),
+    ]
+    return worst["trial"] > 0 and all(verdicts)
 
 
 @contextlib.contextmanager
@@ -370,23 +378,22 @@ PARTS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=PARTS)
-    parser.add_argument("--data", default="data/cifar10")
-    parser.add_argument("--images", type=int, default=4096)
-    parser.add_argument("--trials", type=int, help="8; of `sooner` 32")
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=128, help="images of a step; fewer where few images must teach")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="loader workers of the usual way")
-    args = parser.parse_args()
+    flags = parser(__doc__)
+    flags.add_argument("part", choices=PARTS)
+    flags.add_argument("--data", default="data/cifar10")
+    flags.add_argument("--images", type=int, default=4096)
+    flags.add_argument("--trials", type=int, help="8; of `sooner` 32")
+    flags.add_argument("--epochs", type=int, default=2)
+    flags.add_argument("--batch", type=int, default=128, help="images of a step; fewer where few images must teach")
+    flags.add_argument("--rounds", type=int, default=5)
+    flags.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="loader workers of the usual way")
+    args = flags.parse_args()
     args.data = str(Path(args.data).absolute())
     args.trials = args.trials or (32 if args.part == "sooner" else 8)
     torch.set_num_threads(usable_cpus())
     with tempfile.TemporaryDirectory() as folder:
         met = PARTS[args.part](args, Path(folder))
-    if not met:
-        sys.exit("a target is missed")
+    finish(met=met, runs=args.rounds if args.part in ("epoch", "sooner") else 1)
 
 
 if __name__ == "__main__":

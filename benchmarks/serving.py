@@ -7,17 +7,17 @@ own latency together.
 
 from __future__ import annotations
 
-import argparse
 import statistics
-from collections.abc import Sequence
 from pathlib import Path
+
+from common import Target, alternate, finish, parser, spread
 
 from analysis.frames import find_run
 from cifar_tune.runs.locks import exclusive_device
 from cifar_tune.tuning.endpoint import Limits, read_card, serving
 from sweeps.serve_candidate import RAMP_SECONDS, send
 
-TARGET_MS = 2.0
+ABOVE = Target("at most", 2.0, unit=" ms")
 PORT = 8123
 
 
@@ -30,29 +30,28 @@ def median_ms(folder: Path | None, side: int, seconds: float) -> float:
     return statistics.median(request.ms for request in requests if request.end >= begun)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", required=True, help="a run with a candidate")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each turn")
-    options = parser.parse_args(arguments)
+def main() -> None:
+    flags = parser(__doc__)
+    flags.add_argument("--run", required=True, help="a run with a candidate")
+    flags.add_argument("--rounds", type=int, default=3)
+    flags.add_argument("--seconds", type=float, default=6.0, help="of each turn")
+    options = flags.parse_args()
     folder = find_run(options.run) / "candidate"
     card = read_card(folder)
+    served = {"no-op": None, "candidate": folder}
+    turns = {n: lambda at=at: median_ms(at, card["image_size"], options.seconds) for n, at in served.items()}
     above: list[float] = []
     with exclusive_device(card["device"], wait=True, purpose="(serving)"):
-        for number in range(options.rounds):
-            turns = [None, folder] if number % 2 == 0 else [folder, None]
-            found = {turn: median_ms(turn, card["image_size"], options.seconds) for turn in turns}
-            above.append(found[folder] - found[None] - card["p50_ms"])
+        for ms in alternate(turns, options.rounds, "swapped"):
+            above.append(ms["candidate"] - ms["no-op"] - card["p50_ms"])
             print(
-                f"no-op {found[None]:.2f} ms, candidate {found[folder]:.2f} ms, offline {card['p50_ms']:.3f} ms: "
+                f"no-op {ms['no-op']:.2f} ms, candidate {ms['candidate']:.2f} ms, offline {card['p50_ms']:.3f} ms: "
                 f"{above[-1]:+.2f} ms",
                 flush=True,
             )
-    middle = statistics.median(above)
-    print(f"above no-op and offline together: {middle:+.2f} ms ({min(above):+.2f} to {max(above):+.2f}), target 2 ms")
-    return 0 if middle <= TARGET_MS else 1
+    met = ABOVE.judge("above no-op and offline together", spread(above), "+.2f")
+    finish(met=met, runs=options.rounds, device=card["device"])
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -7,11 +7,13 @@ compare with all earlier points, tell.
 """
 
 import json
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import optuna
+from common import about
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -35,6 +37,7 @@ def main() -> None:
     few, many = (seconds_with(memory.trials[:count]) for count in (FEW, MANY))
     growth = (many - few) / (MANY - FEW)
     print(json.dumps({"suggest_seconds": round(few - growth * FEW, 5), "suggest_growth": round(growth, 8)}))
+    print(about(REPEATS), file=sys.stderr)
 
 
 def seconds_with(known: list[optuna.trial.FrozenTrial]) -> float:

@@ -10,13 +10,13 @@ With --compile instead: steps with `--compile-step` against eager ones, in alter
 from how many steps it is repaid.
 """
 
-import argparse
 import statistics
 import time
 from typing import Any
 
 import numpy as np
 import torch
+from common import about, alternate, parser, spread
 from torch._inductor.utils import fresh_inductor_cache
 
 from cifar_tune.config import TrainConfig, ViewConfig
@@ -90,30 +90,32 @@ def repaid(model: str, data: ImageData, batch: int, rounds: int, device: str) ->
     seconds_of(eager, data, 3)
     with fresh_inductor_cache():
         compiling = sum(seconds_of(whole, data, 1, size) - seconds_of(eager, data, 1, size) for size in sizes)
-    pairs = [(seconds_of(eager, data, steps), seconds_of(whole, data, steps)) for _ in range(rounds)]
-    gains = [a / b for a, b in pairs]
-    saved = statistics.median((a - b) / steps for a, b in pairs)
-    step, gain = statistics.median(a / steps for a, _ in pairs), statistics.median(gains)
+    turns = {n: lambda s=s: seconds_of(s, data, steps) for n, s in (("eager", eager), ("compiled", whole))}
+    pairs = list(alternate(turns, rounds))
+    gain = spread([s["eager"] / s["compiled"] for s in pairs])
+    saved = statistics.median((s["eager"] - s["compiled"]) / steps for s in pairs)
+    step = statistics.median(s["eager"] / steps for s in pairs)
     after = f"repaid after {compiling / saved:,.0f} steps" if saved > 0 else "never repaid"
     print(
-        f"{model}, batch {batch}, {device}, {eager.precision}: a step takes {1000 * step:.1f} ms, compiled {gain:.2f} "
-        f"times as fast ({min(gains):.2f} to {max(gains):.2f}, {rounds} paired rounds); "
+        f"{model}, batch {batch}, {device}, {eager.precision}: a step takes {1000 * step:.1f} ms, times as fast "
+        f"compiled {gain:.2f}, {rounds} paired rounds; "
         f"{compiling:.0f} s of compiling, {after}"
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="mobilenet_v3_small", choices=MODELS)
-    parser.add_argument("--size", type=int, default=32)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="of --compile")
-    args = parser.parse_args()
+    flags = parser(__doc__)
+    flags.add_argument("--model", default="mobilenet_v3_small", choices=MODELS)
+    flags.add_argument("--size", type=int, default=32)
+    flags.add_argument("--batch", type=int, default=128)
+    flags.add_argument("--rounds", type=int, default=7)
+    flags.add_argument("--compile", action="store_true")
+    flags.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="of --compile")
+    args = flags.parse_args()
     data = random_data(args.size)
     if args.compile:
         repaid(args.model, data, args.batch, args.rounds, args.device)
+        print(about(args.rounds, args.device))
         return
 
     stepper, steps = make_stepper(args.model, data, args.batch), 12
@@ -124,10 +126,9 @@ def main() -> None:
         ratios.append(fixed / through)
         rates.append(steps * args.batch / through)
     print(
-        f"{args.model} {args.size}x{args.size} batch {args.batch}, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}: {statistics.median(rates):.0f} images/s; "
-        f"rate through the data path / raw step rate: median {statistics.median(ratios):.3f}, "
-        f"{min(ratios):.3f} to {max(ratios):.3f}, {args.rounds} paired rounds",
+        f"{args.model} {args.size}x{args.size} batch {args.batch}, {torch.get_num_threads()} threads: "
+        f"{spread(rates):.0f} images/s; rate through the data path / raw step rate {spread(ratios):.3f}, "
+        f"{args.rounds} paired rounds",
         flush=True,
     )
     print(f"\n{'model':<22}{'fp32':>8}{'fp32 cl':>9}{'bf16':>8}{'bf16 cl':>9}   images/s, one round of 4 steps")
@@ -138,6 +139,7 @@ def main() -> None:
             data_path_round(stepper, data, 1, args.batch)
             row.append(4 * args.batch / data_path_round(stepper, data, 4, args.batch)[0])
         print(f"{model:<22}{row[0]:8.0f}{row[1]:9.0f}{row[2]:8.0f}{row[3]:9.0f}", flush=True)
+    print(about(args.rounds))
 
 
 if __name__ == "__main__":

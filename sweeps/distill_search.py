@@ -4,7 +4,7 @@
     python sweeps/distill_search.py --preset quick                 # handwritten digits, a few minutes
     python sweeps/distill_search.py --data FOLDER --students mobilenet_v3_small --num-samples 8 --epochs 10
 
-The last line of standard output is the path of the report.
+Installed, it is `cifar-tune search`. The last line of standard output is the path of the report.
 """
 
 from __future__ import annotations
@@ -306,9 +306,9 @@ def confirm(work: Job, targets: Sequence[Target], candidate: Candidate | None) -
     measure_cells(work, cells, "confirm")
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str], prog: str = "distill_search.py") -> None:
     """The command: the last line of standard output is the report's path."""
-    cli.run_command(lambda: run(parse_study(argv, "distill_search.py", __doc__ or "")))
+    cli.run_command(lambda: run(parse_study(argv, prog, __doc__ or "")))
 
 
 if __name__ == "__main__":

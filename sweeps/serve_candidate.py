@@ -5,7 +5,7 @@
 
     curl --data-binary @image.png -H 'Content-Type: image/png' http://127.0.0.1:8000/
 
-The last line of standard output is the path of the report.
+Installed, it is `cifar-tune serve`. The last line of standard output is the path of the report.
 """
 
 from __future__ import annotations
@@ -237,11 +237,11 @@ def _line(row: ServingRecord) -> str:
     )
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str], prog: str = "serve_candidate.py") -> None:
     """The command."""
 
     def served() -> Path | None:
-        return run(cli.parse(ServeConfig, argv, prog="serve_candidate.py", description=__doc__ or ""))
+        return run(cli.parse(ServeConfig, argv, prog=prog, description=__doc__ or ""))
 
     cli.run_command(served)
 

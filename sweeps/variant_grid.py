@@ -4,7 +4,7 @@
     python sweeps/variant_grid.py --checkpoint FILE --model mobilenet_v3_small --data cifar10
     python sweeps/variant_grid.py --model package.module:function --input-shape 3 224 224      # latency alone
 
-The last line of standard output is the path of the new run's report.
+Installed, it is `cifar-tune grid`. The last line of standard output is the path of the new run's report.
 """
 
 from __future__ import annotations
@@ -208,11 +208,11 @@ def _images(config: GridConfig, source: str) -> ImageData:
     return data if config.mean is None or config.std is None else normalised(data, config.mean, config.std)
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str], prog: str = "variant_grid.py") -> None:
     """The command: the last line of standard output is the report's path."""
 
     def command() -> str:
-        return run(cli.parse(GridConfig, argv, prog="variant_grid.py", description=__doc__ or ""))
+        return run(cli.parse(GridConfig, argv, prog=prog, description=__doc__ or ""))
 
     cli.run_command(command)
 

@@ -30,6 +30,7 @@ from cifar_tune.store import (
     replace_file,
     user_cache,
 )
+from sweeps.command import PROGRAM
 
 CHANGEABLE_ON_RESUME = (
     "resume",
@@ -204,6 +205,13 @@ def read_study(run: Path, bucket: Bucket | None = None) -> dict[str, Any]:
     raise ValueError(f"{path} is damaged, or of another format than {STUDY_FORMAT}, which this version has")
 
 
+def _command(argv: Sequence[str]) -> str:
+    """What makes the run anew: `python` and a script, or the installed command, without its folder."""
+    name = Path(argv[0]).name
+    program = [name] if name == PROGRAM else ["python", argv[0]]
+    return shlex.join([*program, *(argument for argument in argv[1:] if argument != "--resume")])
+
+
 def write_study(run: Path, study: StudyConfig, measuring: Environment, about_data: dict[str, object]) -> None:
     """Write `study.json`."""
     path = run / "study.json"
@@ -213,7 +221,7 @@ def write_study(run: Path, study: StudyConfig, measuring: Environment, about_dat
         "format": STUDY_FORMAT,
         "run": run.name,
         "created_utc": begun or datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", *(argument for argument in sys.argv if argument != "--resume")]),
+        "command": _command(sys.argv),
         "config": dataclasses.asdict(study),
         "environment": dataclasses.asdict(measuring),
         "data": about_data,
