@@ -37,10 +37,10 @@ from cifar_tune.data.datasets import ImageData, load, random_images
 from cifar_tune.device import environment, resolve_device, usable_cpus
 from cifar_tune.errors import DeviceTakenError, DisturbedError, UnsupportedError
 from cifar_tune.measuring.build import exported
-from cifar_tune.measuring.measurement import latency_skeleton, measured
+from cifar_tune.measuring.measurement import measured
 from cifar_tune.measuring.processes import in_fresh_process, prepare_fresh_processes
 from cifar_tune.measuring.quality import quality
-from cifar_tune.measuring.target import GridSettings, Target, load_target
+from cifar_tune.measuring.target import GridSettings, MeasurementCell, Target, load_target
 from cifar_tune.models.outside import try_once
 from cifar_tune.models.registry import architecture
 from cifar_tune.models.weights import checkpoint_classes, save_weights
@@ -270,6 +270,7 @@ def run_bench(options: Bench) -> str:
         checkpoint_sha256="random" if path is None else sha256_file(path),
         classes=checkpoint_classes(path) if path is not None and registered else 10,
     )
+    cell = MeasurementCell(target=target, variant=variant)
     with tempfile.TemporaryDirectory() as cache, user_errors(variant):
         settings = GridSettings(
             run="bench",
@@ -285,9 +286,8 @@ def run_bench(options: Bench) -> str:
         with exclusive_device(device, wait=not options.strict, purpose="(bench)"):
             if RUNTIMES[variant.runtime].export is not None:
                 calibration = calibration_data(random_images(options.input_shape))
-                in_fresh_process(exported, target, variant, settings, calibration)
-            skeleton = latency_skeleton(settings, target, variant, "grid", 0)
-            row = measured(skeleton, target, variant, settings, random_images(options.input_shape))
+                in_fresh_process(exported, cell, settings, calibration)
+            row = measured(cell, settings, random_images(options.input_shape))
     assert row.samples_ms is not None
     names = ("mean_ms", "p50_ms", "p95_ms", "p99_ms", "std_ms", "spread")
     figures = "  ".join(f"{name} {_figure(name, getattr(row, name))}" for name in names)
