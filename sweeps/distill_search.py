@@ -36,7 +36,6 @@ from sweeps.steps.folder import check_room
 from sweeps.steps.grid import forget_builds, measure_cells, measure_grid, study_variants
 from sweeps.steps.job import (
     Job,
-    as_begun,
     as_target,
     best_before,
     brought_teacher,
@@ -46,6 +45,7 @@ from sweeps.steps.job import (
     shown,
     teacher_ref,
     train_task,
+    with_start,
     write_tables,
 )
 from sweeps.steps.plan import disk_bytes, plan, print_plan
@@ -155,7 +155,7 @@ def search_student(work: Job, student: str, arm: Arm, teacher: TeacherRef) -> li
     study = work.study
     slots = training_slots(study, work.info, work.device, study.num_samples)
     fresh = Training(arm=arm, model=student, sample={}, seed=study.seed, epochs=study.arm_epochs(arm))
-    template = as_begun(work, fresh)
+    template = with_start(work, fresh)
     task = train_task(work, arm, slots, template, teacher)
     warm = best_before(study, arm, student)
     trials = search(work, task, study.num_samples, slots, warm)
@@ -199,7 +199,7 @@ def train_finalists(work: Job, best: Sequence[TrialRecord], teacher: TeacherRef)
         for trial in best
         for seed in study.finalist_seeds
     ]
-    trainings = [as_begun(work, training) for training in trainings]
+    trainings = [with_start(work, training) for training in trainings]
     slots = training_slots(study, work.info, work.device, max(1, len(trainings)))
     task = train_task(work, "final", slots, teacher=teacher)
     return retrain(work, task, trainings, slots)

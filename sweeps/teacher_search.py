@@ -16,7 +16,7 @@ from cifar_tune.tuning.slots import training_slots
 from cifar_tune.tuning.stages import search
 from cifar_tune.tuning.trainables import Training
 from sweeps.steps.checks import parse_study, prepare
-from sweeps.steps.job import Job, as_begun, best_before, job, shown, train_task, write_tables
+from sweeps.steps.job import Job, best_before, job, shown, train_task, with_start, write_tables
 
 
 def search_teacher(work: Job) -> TrialRecord:
@@ -25,7 +25,7 @@ def search_teacher(work: Job) -> TrialRecord:
     slots = training_slots(study, work.info, work.device, study.teacher_samples)
     epochs = study.arm_epochs(TEACHER_ARM)
     fresh = Training(arm=TEACHER_ARM, model=study.teacher, sample={}, seed=study.seed, epochs=epochs)
-    template = as_begun(work, fresh)
+    template = with_start(work, fresh)
     task = train_task(work, TEACHER_ARM, slots, template)
     warm = best_before(study, TEACHER_ARM, study.teacher)
     trials = search(work, task, study.teacher_samples, slots, warm)

@@ -42,7 +42,7 @@ def mlflow_files(requirements: list[str], side: int) -> dict[str, dict[str, Any]
 
 
 def model_card(shipment: Shipment, verification: Verification) -> str:
-    """What the model is, what it reaches and under which conditions, what it is not, and how to get it again."""
+    """What the model is, what it reaches and under which conditions, what it is not, and how to reproduce it."""
     row = shipment.row
     assert row.test_accuracy is not None
     low, high = shipment.accuracy_interval

@@ -138,7 +138,7 @@ class TrialKeeper:
         replace_file(self._run / "errors" / f"{trial_id}.txt", lambda temporary: Path(temporary).write_text(text))
 
     def _forget_losers(self) -> None:
-        """Remove the weights of a search's trials that can be a finalist or the teacher no more."""
+        """Remove the weights of a search's trials that can no longer become a finalist or the teacher."""
         if self._task.template is None:
             return
         best = ranked(self._weights_of)[: self._task.study.kept_trials(self._task.stage)]

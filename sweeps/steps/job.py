@@ -163,7 +163,7 @@ def write_tables(work: Job, finals: Sequence[TrialRecord] = (), measured: Collec
     """The run's Parquet files, from its ledger.
 
     Args:
-        finals: the rows of stage `final`. A resumed run may have new ones: those that are finalists no more stay only
+        finals: the rows of stage `final`. A resumed run may have new ones: those that are no longer finalists stay only
             in the ledger, and so do their epochs and measurements.
         measured: ids of other trials whose variants were measured.
     """
@@ -257,8 +257,8 @@ def as_target(work: Job, trial: TrialRecord) -> Target:
     )
 
 
-def as_begun(work: Job, training: Training) -> Training:
-    """The training with the pretrained weights of its model, where the user brought some, and its arithmetic."""
+def with_start(work: Job, training: Training) -> Training:
+    """The training with the weights that the user brought for its model, if any, and the arithmetic of its steps."""
     start = work.pretrained.get(training.model)
     return dataclasses.replace(
         training,
