@@ -42,6 +42,7 @@ from cifar_tune.store import sha256_file
 from cifar_tune.training.loop import train
 from cifar_tune.training.teacher import CachedTeacher, OnlineTeacher, TeacherRef, load_model
 from cifar_tune.tuning.cluster import cluster
+from cifar_tune.tuning.context import RunContext
 from cifar_tune.tuning.progress import StudyView
 from cifar_tune.tuning.slots import Slots
 from cifar_tune.tuning.stages import search
@@ -141,7 +142,10 @@ def ours(study: StudyConfig, data: ImageData, ref: TeacherRef | None, run: Path)
             teacher_folder=str(run / "teacher_logits"),
             data=ray.put(data),
         )
-        trials = search(task, study.num_samples, slots, run, data.label, Ledger(run), view)
+        context = RunContext(
+            study=study, run=run, dataset=data.label, device="cpu", ledger=Ledger(run), view=view, info=info
+        )
+        trials = search(context, task, study.num_samples, slots)
         return time.perf_counter() - started, trials
 
 

@@ -20,7 +20,7 @@ from analysis.report import Candidate, write_report
 from cifar_tune import cli
 from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, TEACHER_ARM, Arm, StudyConfig
 from cifar_tune.errors import StudyFailedError
-from cifar_tune.measuring.target import Target
+from cifar_tune.measuring.target import MeasurementCell, Target
 from cifar_tune.models.pruning import pruned_name
 from cifar_tune.records import EvaluationRecord, ImportanceRecord, LatencyRecord, TrialRecord
 from cifar_tune.space import first_point
@@ -33,7 +33,7 @@ from cifar_tune.tuning.stages import retrain, search
 from cifar_tune.tuning.trainables import Training
 from sweeps.steps.checks import Prepared, parse_study, prepare
 from sweeps.steps.folder import check_room
-from sweeps.steps.grid import cell_of, forget_builds, measure_cells, measure_grid, study_variants
+from sweeps.steps.grid import forget_builds, measure_cells, measure_grid, study_variants
 from sweeps.steps.job import (
     Job,
     as_target,
@@ -45,7 +45,7 @@ from sweeps.steps.job import (
     shown,
     teacher_ref,
     train_task,
-    training_of,
+    with_start,
     write_tables,
 )
 from sweeps.steps.plan import disk_bytes, plan, print_plan
@@ -115,7 +115,7 @@ def within_budget(work: Job) -> tuple[str, ...]:
         for student in students
     ]
     variants = study_variants(work.study, work.device)
-    cells = [cell_of(s, v, stage="budget") for s in untrained for v in variants]
+    cells = [MeasurementCell(target=s, variant=v, stage="budget") for s in untrained for v in variants]
     measure_cells(work, cells, "latency budget", evaluate=False)
     rows = [r for r in work.ledger.read(LatencyRecord) if r.stage == "budget" and r.p50_ms is not None]
     fastest = {s: min((r for r in rows if r.model == s), key=lambda r: r.p50_ms or 0.0, default=None) for s in students}
@@ -152,12 +152,13 @@ def find_finalists(work: Job, prepared: Prepared, students: Sequence[str]) -> Fi
 
 def search_student(work: Job, student: str, arm: Arm, teacher: TeacherRef) -> list[TrialRecord]:
     """One arm of one student: its best trials, at most `final_top`; none where every trial failed."""
-    study, dataset = work.study, str(work.about_data["label"])
+    study = work.study
     slots = training_slots(study, work.info, work.device, study.num_samples)
-    template = training_of(work, arm, student, {}, study.seed, study.arm_epochs(arm))
+    fresh = Training(arm=arm, model=student, sample={}, seed=study.seed, epochs=study.arm_epochs(arm))
+    template = with_start(work, fresh)
     task = train_task(work, arm, slots, template, teacher)
     warm = best_before(study, arm, student)
-    trials = search(task, study.num_samples, slots, work.run, dataset, work.ledger, work.view, warm)
+    trials = search(work, task, study.num_samples, slots, warm)
     # as many recipes for each arm: where few trials ran to their end, the best of those that were stopped follow
     return ranked(trials)[: study.final_top]
 
@@ -186,10 +187,9 @@ def write_importance(work: Job) -> None:
 
 def train_finalists(work: Job, best: Sequence[TrialRecord], teacher: TeacherRef) -> list[TrialRecord]:
     """The recipes of these trials at full length, on all training images, each with every final seed."""
-    study, dataset = work.study, str(work.about_data["label"])
+    study = work.study
     trainings = [
-        training_of(
-            work,
+        Training(
             arm=(arm := cast("Arm", trial.arm)),
             model=trial.model,
             sample=point_of(trial, study, arm),
@@ -199,9 +199,10 @@ def train_finalists(work: Job, best: Sequence[TrialRecord], teacher: TeacherRef)
         for trial in best
         for seed in study.finalist_seeds
     ]
+    trainings = [with_start(work, training) for training in trainings]
     slots = training_slots(study, work.info, work.device, max(1, len(trainings)))
     task = train_task(work, "final", slots, teacher=teacher)
-    return retrain(task, trainings, slots, work.run, dataset, work.ledger, work.view)
+    return retrain(work, task, trainings, slots)
 
 
 def train_pruned(
@@ -219,7 +220,7 @@ def train_pruned(
     Args:
         own_teacher: the teacher's trial, where this run trained it.
     """
-    study, dataset = work.study, str(work.about_data["label"])
+    study = work.study
     if not study.prune:
         return []
     arm: Arm = PLAIN_ARM if study.distill == "never" else DISTILL_ARM
@@ -246,7 +247,7 @@ def train_pruned(
     ]
     slots = training_slots(study, work.info, work.device, len(trainings))
     task = train_task(work, "final", slots, teacher=teaches)
-    return retrain(task, trainings, slots, work.run, dataset, work.ledger, work.view, "pruned")
+    return retrain(work, task, trainings, slots, "pruned")
 
 
 def taught(point: dict[str, Any], study: StudyConfig, arm: Arm) -> dict[str, Any]:
@@ -299,7 +300,7 @@ def confirm(work: Job, targets: Sequence[Target], candidate: Candidate | None) -
     target = next(s for s in targets if s.trial_id == row.trial_id)
     baseline = next(s for s in targets if s.arm == TEACHER_ARM)
     cells = [
-        cell_of(s, v, stage="confirm", repeat=repeat)
+        MeasurementCell(target=s, variant=v, stage="confirm", repeat=repeat)
         for repeat in range(1, CONFIRMATIONS + 1)
         for s, v in {(target, chosen), (baseline, REFERENCE)}
     ]

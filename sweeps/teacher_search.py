@@ -14,19 +14,21 @@ from cifar_tune.records import TrialRecord
 from cifar_tune.tuning.keeper import ranked
 from cifar_tune.tuning.slots import training_slots
 from cifar_tune.tuning.stages import search
+from cifar_tune.tuning.trainables import Training
 from sweeps.steps.checks import parse_study, prepare
-from sweeps.steps.job import Job, best_before, job, shown, train_task, training_of, write_tables
+from sweeps.steps.job import Job, best_before, job, shown, train_task, with_start, write_tables
 
 
 def search_teacher(work: Job) -> TrialRecord:
     """Run the teacher search; returns its best trial. StudyFailedError where every trial failed."""
-    study, dataset = work.study, str(work.about_data["label"])
+    study = work.study
     slots = training_slots(study, work.info, work.device, study.teacher_samples)
     epochs = study.arm_epochs(TEACHER_ARM)
-    template = training_of(work, TEACHER_ARM, study.teacher, {}, study.seed, epochs)
+    fresh = Training(arm=TEACHER_ARM, model=study.teacher, sample={}, seed=study.seed, epochs=epochs)
+    template = with_start(work, fresh)
     task = train_task(work, TEACHER_ARM, slots, template)
     warm = best_before(study, TEACHER_ARM, study.teacher)
-    trials = search(task, study.teacher_samples, slots, work.run, dataset, work.ledger, work.view, warm)
+    trials = search(work, task, study.teacher_samples, slots, warm)
     best = ranked(trials)
     if not best:
         raise StudyFailedError(
@@ -37,7 +39,7 @@ def search_teacher(work: Job) -> TrialRecord:
 
 
 def run(config: StudyConfig) -> str:
-    """Search the teacher alone; returns the path or URI of its best weights."""
+    """Search only the teacher; returns the path or URI of its best weights."""
     with job(prepare(config), measures=False) as work:
         best = search_teacher(work)
         write_tables(work)

@@ -21,9 +21,9 @@ from cifar_tune.data.datasets import random_images
 from cifar_tune.device import environment, resolve_device
 from cifar_tune.errors import DeviceTakenError, DisturbedError, UnsupportedError
 from cifar_tune.measuring.build import exported
-from cifar_tune.measuring.measurement import latency_skeleton, measured
+from cifar_tune.measuring.measurement import measured
 from cifar_tune.measuring.processes import in_fresh_process, prepare_fresh_processes
-from cifar_tune.measuring.target import GridSettings, Target, load_target
+from cifar_tune.measuring.target import GridSettings, MeasurementCell, Target, load_target
 from cifar_tune.models.outside import try_once
 from cifar_tune.models.weights import checkpoint_classes
 from cifar_tune.records import LatencyRecord
@@ -80,6 +80,7 @@ def run(options: Bench) -> str:
     variant = Variant(**{f.name: getattr(options, f.name) for f in fields(Variant)})
     RUNTIMES[variant.runtime].check_variant(variant)
     protocol, target = _protocol(options), _target(options)
+    cell = MeasurementCell(target=target, variant=variant)
     with tempfile.TemporaryDirectory() as cache, user_errors(variant):
         settings = GridSettings(
             run="bench",
@@ -95,9 +96,8 @@ def run(options: Bench) -> str:
         with exclusive_device(device, wait=not options.strict, purpose="(bench)"):
             if RUNTIMES[variant.runtime].export is not None:
                 calibration = calibration_data(random_images(options.input_shape))
-                in_fresh_process(exported, target, variant, settings, calibration)
-            skeleton = latency_skeleton(settings, target, variant, "grid", 0)
-            row = measured(skeleton, target, variant, settings, random_images(options.input_shape))
+                in_fresh_process(exported, cell, settings, calibration)
+            row = measured(cell, settings, random_images(options.input_shape))
     return f"{options.model} {variant.name} on {device}, {_figures(row)}"
 
 

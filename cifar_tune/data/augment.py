@@ -41,7 +41,7 @@ class Views:
 
 
 def draw_views(config: ViewConfig, epoch: int, images: int) -> Views:
-    """The views of `images` images in `epoch`; entry i depends on (config.seed, epoch, i) alone."""
+    """The views of `images` images in `epoch`; entry i depends only on (config.seed, epoch, i)."""
     draws = _draws(config.seed, epoch, (images, 4))
     mirrored_first = _draws(config.seed, 0, (images,)) < 0.5  # epochs are from 1: no other draws have this key
     offsets = (draws[:, :2] * (2 * config.crop_padding + 1)).astype(np.int64) - config.crop_padding

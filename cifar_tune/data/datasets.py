@@ -1,6 +1,6 @@
 """Data sets as arrays: a registered name, an image folder or a Parquet folder -> train, validation and test images.
 
-A reader only lists its images (`Source`). Subsets and the validation split are drawn from the labels alone, so that
+A reader only lists its images (`Source`). Subsets and the validation split are drawn only from the labels, so that
 no image is decoded that is not used. The result is plain NumPy: Ray's object store holds it once a node, uncopied.
 """
 
@@ -134,7 +134,7 @@ def describe(data: ImageData) -> dict[str, object]:
 
 
 def random_images(shape: tuple[int, int, int]) -> ImageData:
-    """Made-up images without labels, to measure latency alone: `shape` is channels, height, width."""
+    """Made-up images without labels, to measure only latency: `shape` is channels, height, width."""
     channels, height, width = shape
     images = np.random.default_rng(0).integers(0, 256, (RANDOM_IMAGES, height, width, channels), dtype=np.uint8)
     none, labels = images[:0], np.zeros(0, np.int64)

@@ -3,7 +3,7 @@
 - Image folder: `train/<class>/*.png`, `test/<class>/*.png` (also jpg, jpeg, bmp, webp).
 - MVTec layout, an image folder whose `train/` holds only `good`: classes normal (all `good`) and anomalous (all other
   folders of `test/`). Training needs anomalies too, so all images are pooled and split anew, 60 % train and 40 % test,
-  stratified, always the same way; figures do not compare with those of detectors trained on `good` alone.
+  stratified, always the same way; figures do not compare with those of detectors trained only on `good`.
 - Parquet folder: `train*.parquet`, `test*.parquet` in the Hugging Face image layout (`img` or `image`:
   struct<bytes, path>; `label`: integer).
 """
@@ -55,8 +55,8 @@ def image_folder(folder: Path) -> Source:
         classes = train
         check(len(train) >= 2, f"number of class folders in {folder / 'train'}", len(train), "2 or more")
         if train.keys() != test.keys():
-            alone = [", ".join(sorted(a.keys() - b.keys())) or "none" for a, b in ((train, test), (test, train))]
-            raise ValueError(f"classes of {folder} differ; only in train: {alone[0]}; only in test: {alone[1]}")
+            only = [", ".join(sorted(a.keys() - b.keys())) or "none" for a, b in ((train, test), (test, train))]
+            raise ValueError(f"classes of {folder} differ; only in train: {only[0]}; only in test: {only[1]}")
         parts = _from_files(train.values()), _from_files(test.values())
     name = folder.resolve().name
     return Source(name=name, label=name, classes=tuple(classes), train=parts[0], test=parts[1])

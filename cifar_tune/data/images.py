@@ -28,7 +28,7 @@ class Images:
     """Decode in threads. Small images are faster without: opening them is Python's work, under the GIL."""
 
     def take(self, rows: np.ndarray) -> Images:
-        """The images of these rows alone, in their order."""
+        """Only the images of these rows, in their order."""
         at = rows.tolist()
         return replace(
             self, labels=self.labels[rows], read=lambda row: self.read(at[row]), where=lambda row: self.where(at[row])

@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifar_tune.config import Variant
 from cifar_tune.data.augment import Batcher
 from cifar_tune.data.datasets import ImageData
 from cifar_tune.errors import UnsupportedError
 from cifar_tune.measuring.quality import quality
-from cifar_tune.measuring.target import GridSettings, Target, load_target, make_source, use_compile_cache
+from cifar_tune.measuring.target import Cell, GridSettings, load_target, make_source, use_compile_cache
 from cifar_tune.models.outside import make_model
 from cifar_tune.models.pruning import compressed_mb
 from cifar_tune.records import BuildRecord, EvaluationRecord
@@ -31,18 +30,19 @@ PROBED_IMAGES = 4
 # --- evaluation -------------------------------------------------------------------------------------------------
 
 
-def evaluation(target: Target, variant: Variant, data: ImageData, settings: GridSettings) -> EvaluationRecord:
+def evaluation(cell: Cell, settings: GridSettings, data: ImageData) -> EvaluationRecord:
     """The answers of one model, runtime, precision and layout on the test set.
 
     PyTorch's eager variants answer in large batches, all others image by image: they are made for one.
     UnsupportedError where the processor only emulates the precision and would take too long.
     """
+    variant = cell.variant
     torch.set_num_threads(settings.threads)
-    source = make_source(load_target(target), target, variant, settings, settings.threads)
+    source = make_source(load_target(cell.target), cell, settings, settings.threads)
     runnable = RUNTIMES[variant.runtime].load(source)
     batcher = Batcher(data.test_images, data.mean, data.std, settings.device)
     if settings.device == "cpu" and variant.runtime == "torch" and variant.precision != "fp32":
-        refuse_emulated(runnable, target, variant, settings, batcher)
+        refuse_emulated(runnable, cell, settings, batcher)
     with runnable.scope():
         if variant.runtime == "torch":
             logits = predict(
@@ -58,7 +58,7 @@ def evaluation(target: Target, variant: Variant, data: ImageData, settings: Grid
     predictions = found.argmax(1)
     correct = predictions == data.test_labels
     return EvaluationRecord(
-        trial_id=target.trial_id,
+        trial_id=cell.target.trial_id,
         variant=variant.name,
         status="ok",
         test_accuracy=float(correct.mean()),
@@ -70,18 +70,16 @@ def evaluation(target: Target, variant: Variant, data: ImageData, settings: Grid
     )
 
 
-def refuse_emulated(
-    runnable: Runnable, target: Target, variant: Variant, settings: GridSettings, batcher: Batcher
-) -> None:
+def refuse_emulated(runnable: Runnable, cell: Cell, settings: GridSettings, batcher: Batcher) -> None:
     """UnsupportedError where a precision of PyTorch's is emulated, and reading all images in it would take too long."""
-    fp32 = dataclasses.replace(variant, precision="fp32")
-    reference = RUNTIMES["torch"].load(make_source(load_target(target), target, fp32, settings, settings.threads))
+    fp32 = dataclasses.replace(cell, variant=dataclasses.replace(cell.variant, precision="fp32"))
+    reference = RUNTIMES["torch"].load(make_source(load_target(cell.target), fp32, settings, settings.threads))
     own = _probe_seconds(runnable, batcher)
     times = own / _probe_seconds(reference, batcher)
     seconds = own / PROBED_IMAGES * len(batcher.images)
     if times > EMULATED and seconds > EMULATED_SECONDS:
         raise UnsupportedError(
-            f"{variant.precision} is emulated on this processor, {times:.0f} times slower than FP32: "
+            f"{cell.variant.precision} is emulated on this processor, {times:.0f} times slower than FP32: "
             f"reading {len(batcher.images)} images in it would take {seconds / 60:.0f} min"
         )
 
@@ -109,44 +107,43 @@ def answers(runnable: Runnable, batcher: Batcher, images: int) -> Tensor:
 # --- builds -----------------------------------------------------------------------------------------------------
 
 
-def compiled(target: Target, variant: Variant, settings: GridSettings) -> BuildRecord:
+def compiled(cell: Cell, settings: GridSettings) -> BuildRecord:
     """Compile an architecture, whatever its weights, for a torch.compile variant at batch 1."""
-    cold = use_compile_cache(settings, target.model, variant)
+    target = cell.target
+    cold = use_compile_cache(settings, target.model, cell.variant)
     # inductor writes the thread count into its kernels: another one than the measurement's would miss the cache
     torch.set_num_threads(settings.measurement_threads)
     model = make_model(target.model, target.classes).eval()
-    source = make_source(model, target, variant, settings, settings.measurement_threads)
+    source = make_source(model, cell, settings, settings.measurement_threads)
     started, clock = time.time(), time.perf_counter()
-    runnable = RUNTIMES[variant.runtime].load(source)
+    runnable = RUNTIMES[cell.variant.runtime].load(source)
     runnable.first_call(source.example)
-    return _built(target, variant, started, clock, cold=cold)
+    return _built(cell, started, clock, cold=cold)
 
 
-def exported(
-    target: Target, variant: Variant, settings: GridSettings, calibration: ImageData | None = None
-) -> BuildRecord:
+def exported(cell: Cell, settings: GridSettings, calibration: ImageData | None = None) -> BuildRecord:
     """Write the artifact of a target's weights for a runtime that has one.
 
     Args:
         calibration: what static INT8 is calibrated on.
     """
-    export = RUNTIMES[variant.runtime].export
-    assert export is not None, f"{variant.runtime} has no artifact"
-    cold = use_compile_cache(settings, target.trial_id, variant)
+    target, runtime = cell.target, cell.variant.runtime
+    export = RUNTIMES[runtime].export
+    assert export is not None, f"{runtime} has no artifact"
+    cold = use_compile_cache(settings, target.trial_id, cell.variant)
     torch.set_num_threads(settings.measurement_threads)
-    threads = settings.measurement_threads
-    source = make_source(load_target(target), target, variant, settings, threads, calibration)
+    source = make_source(load_target(target), cell, settings, settings.measurement_threads, calibration)
     shutil.rmtree(source.folder, ignore_errors=True)
     source.folder.mkdir(parents=True)
     started, clock = time.time(), time.perf_counter()
     export(source)
-    return dataclasses.replace(_built(target, variant, started, clock, cold=cold), trial_id=target.trial_id)
+    return dataclasses.replace(_built(cell, started, clock, cold=cold), trial_id=target.trial_id)
 
 
-def _built(target: Target, variant: Variant, started: float, clock: float, *, cold: bool) -> BuildRecord:
+def _built(cell: Cell, started: float, clock: float, *, cold: bool) -> BuildRecord:
     return BuildRecord(
-        model=target.model,
-        variant=variant.name,
+        model=cell.target.model,
+        variant=cell.variant.name,
         status="ok",
         compile_seconds=time.perf_counter() - clock,
         compile_cold=cold,

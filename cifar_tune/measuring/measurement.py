@@ -22,10 +22,10 @@ from cifar_tune.device import DeviceWatch, pin_to_cores
 from cifar_tune.errors import DisturbedError, failure
 from cifar_tune.measuring.drain import drain
 from cifar_tune.measuring.latency import Repeat, Timed, measure, paired_speedup, statistics
-from cifar_tune.measuring.processes import alone, in_fresh_processes
-from cifar_tune.measuring.target import GridSettings, Target, load_target, make_source, use_compile_cache
+from cifar_tune.measuring.processes import exclusive_turn, in_fresh_processes
+from cifar_tune.measuring.target import Cell, GridSettings, MeasurementCell, load_target, make_source, use_compile_cache
 from cifar_tune.models.registry import count_parameters
-from cifar_tune.records import LatencyRecord, LatencyStage
+from cifar_tune.records import LatencyRecord
 from cifar_tune.runtimes import RUNTIMES, Runnable
 
 BATCH1_IMAGES = 256
@@ -46,20 +46,19 @@ QUEUEING_CYCLES = 20_000_000
 """That the GPU waits while a call is launched: about 10 ms, more than an eager model's launches take."""
 
 
-def latency_skeleton(
-    settings: GridSettings, target: Target, variant: Variant, stage: LatencyStage, repeat: int
-) -> LatencyRecord:
-    """The row of a variant before anything is measured."""
+def latency_skeleton(cell: MeasurementCell, settings: GridSettings) -> LatencyRecord:
+    """The row of a cell before anything is measured."""
+    target = cell.target
     return LatencyRecord(
         run=settings.run,
         trial_id=target.trial_id,
         model=target.model,
         arm=target.arm,
-        stage=stage,
-        repeat=repeat,
+        stage=cell.stage,
+        repeat=cell.repeat,
         checkpoint_sha256=target.checkpoint_sha256,
-        variant=variant.name,
-        **dataclasses.asdict(variant),
+        variant=cell.variant.name,
+        **dataclasses.asdict(cell.variant),
         status="failed",
         protocol=settings.latency.protocol,
         checkpoint_mb=Path(target.checkpoint).stat().st_size / 1e6 if target.checkpoint else None,
@@ -82,52 +81,65 @@ class Measured:
     evidence: dict[str, Any]
 
 
-def measured(
-    skeleton: LatencyRecord,
-    target: Target,
-    variant: Variant,
-    settings: GridSettings,
-    data: ImageData,
-    fallback: str | None = None,
-) -> LatencyRecord:
+def measured(cell: MeasurementCell, settings: GridSettings, data: ImageData) -> LatencyRecord:
     """The row with its measurements, accuracy aside; each repeat in a fresh process, or all in one.
 
-    R12: with `fallback`, the reason why torch.compile cannot be used, or where its timing does not settle, its
-    stand-ins are tried in turn, and the row says which was measured.
+    R12: where the cell says why torch.compile cannot be used, or where its timing does not settle, its stand-ins are
+    tried in turn, and the row says which was measured.
 
     Args:
-        data: need hold but the first test images.
+        data: need hold only the first test images.
     """
-    if fallback is not None:
-        reasons = fallback
-        for name, instead in stand_ins(variant).items():
-            try:
-                row = measured(skeleton, target, instead, settings, data)
-            except Exception as error:  # noqa: BLE001 - whatever it was, the row must say every reason
-                reasons += f"; {name} failed ({failure(error)})"
-                continue
-            return dataclasses.replace(row, status="fallback", error=f"{reasons}; {name} was measured instead")
-        raise RuntimeError(reasons)
-    protocol = settings.latency
-    counts = [1] * protocol.repeats if protocol.fresh_processes else [protocol.repeats]
-    parts = in_fresh_processes(
-        [
-            functools.partial(measure_here, target, variant, settings, data, count, check=number == 0)
-            for number, count in enumerate(counts)
-        ]
-    )
+    skeleton = latency_skeleton(cell, settings)
+    if cell.fallback is not None:
+        return _measured_instead(skeleton, cell, settings, data, cell.fallback)
+    parts = _processes(cell, settings, data)
     # where not even the reference is stable, it is the machine that does not settle
     restless = all(r.reference_settled and not r.settled for part in parts for r in part.repeats)
-    if variant.compile != "none" and restless:
-        return measured(skeleton, target, variant, settings, data, "the timing of torch.compile does not settle")
+    if cell.variant.compile != "none" and restless:
+        why = "the timing of torch.compile does not settle"
+        return _measured_instead(skeleton, cell, settings, data, why)
     return summary(skeleton, parts, settings)
 
 
+def _measured_instead(
+    skeleton: LatencyRecord, cell: MeasurementCell, settings: GridSettings, data: ImageData, why: str
+) -> LatencyRecord:
+    """The row of a cell that torch.compile cannot run, with the figures of the first stand-in that can be measured.
+
+    Raises RuntimeError with every reason where none can.
+    """
+    reasons = why
+    for name, variant in stand_ins(cell.variant).items():
+        try:
+            row = summary(skeleton, _processes(dataclasses.replace(cell, variant=variant), settings, data), settings)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the row must say every reason
+            reasons += f"; {name} failed ({failure(error)})"
+            continue
+        return dataclasses.replace(row, status="fallback", error=f"{reasons}; {name} was measured instead")
+    raise RuntimeError(reasons)
+
+
 def stand_ins(variant: Variant) -> dict[str, Variant]:
-    """R12: what is measured, in this order, where torch.compile cannot be used: FP16 alone, then TorchScript."""
-    alone = dataclasses.replace(variant, compile="none")
-    script = {"TorchScript": dataclasses.replace(alone, runtime="torchscript")}
-    return script if variant.precision == "fp32" else {f"{variant.precision} alone": alone, **script}
+    """R12: what is measured, in this order, where torch.compile cannot be used.
+
+    Half precision first without torch.compile, then in TorchScript; FP32 in TorchScript only, since FP32 eager is the
+    reference.
+    """
+    eager = dataclasses.replace(variant, compile="none")
+    script = {"TorchScript": dataclasses.replace(eager, runtime="torchscript")}
+    return script if variant.precision == "fp32" else {f"{variant.precision} without torch.compile": eager, **script}
+
+
+def _processes(cell: Cell, settings: GridSettings, data: ImageData) -> list[Measured]:
+    """Measure in fresh processes: one for each repeat, or one for all."""
+    protocol = settings.latency
+    counts = [1] * protocol.repeats if protocol.fresh_processes else [protocol.repeats]
+    calls = [
+        functools.partial(measure_here, cell, settings, data, count, check=number == 0)
+        for number, count in enumerate(counts)
+    ]
+    return in_fresh_processes(calls)
 
 
 def summary(skeleton: LatencyRecord, parts: Sequence[Measured], settings: GridSettings) -> LatencyRecord:
@@ -165,9 +177,38 @@ def summary(skeleton: LatencyRecord, parts: Sequence[Measured], settings: GridSe
     )
 
 
-def measure_here(
-    target: Target, variant: Variant, settings: GridSettings, data: ImageData, repeats: int, *, check: bool = True
-) -> Measured:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Loaded:
+    """A variant ready to be measured."""
+
+    runnable: Runnable
+    eager: nn.Module
+    """The same weights, not yet changed for the variant."""
+    parameters: int
+    seconds: float
+    """From the checkpoint to the end of the first call."""
+
+
+def _loaded(cell: Cell, settings: GridSettings) -> _Loaded:
+    if cell.variant.compile != "none":
+        use_compile_cache(settings, cell.target.model, cell.variant)
+    started = time.perf_counter()
+    model = load_target(cell.target)
+    parameters = count_parameters(model)
+    eager = copy.deepcopy(model)
+    source = make_source(model, cell, settings, settings.measurement_threads)
+    runnable = RUNTIMES[cell.variant.runtime].load(source)
+    runnable.first_call(source.example)
+    return _Loaded(runnable=runnable, eager=eager, parameters=parameters, seconds=time.perf_counter() - started)
+
+
+def _reference(eager: nn.Module, cell: Cell, settings: GridSettings, variant: Variant = REFERENCE) -> Runnable:
+    """The same weights in PyTorch; `eager` is changed."""
+    beside = Cell(target=cell.target, variant=variant)
+    return RUNTIMES["torch"].load(make_source(eager, beside, settings, settings.measurement_threads))
+
+
+def measure_here(cell: Cell, settings: GridSettings, data: ImageData, repeats: int, *, check: bool = True) -> Measured:
     """Measure in this process, which is pinned to the measurement's cores; its siblings, if any, wait meanwhile.
 
     Args:
@@ -177,20 +218,8 @@ def measure_here(
     """
     cores = pin_to_cores(settings.measurement_threads)
     torch.set_num_threads(settings.measurement_threads)
-    if variant.compile != "none":
-        use_compile_cache(settings, target.model, variant)
-    started = time.perf_counter()
-    model = load_target(target)
-    parameters = count_parameters(model)
-    eager = copy.deepcopy(model)
-    source = make_source(model, target, variant, settings, settings.measurement_threads)
-    runnable = RUNTIMES[variant.runtime].load(source)
-    runnable.first_call(source.example)
-    load_seconds = time.perf_counter() - started
-    reference = RUNTIMES["torch"].load(
-        make_source(copy.deepcopy(eager), target, REFERENCE, settings, settings.measurement_threads)
-    )
-
+    loaded = _loaded(cell, settings)
+    runnable, reference = loaded.runnable, _reference(copy.deepcopy(loaded.eager), cell, settings)
     batcher = Batcher(data.test_images, data.mean, data.std, settings.device)
     images = [batcher.plain(i, i + 1) for i in range(len(data.test_images))]
     kept: list[Tensor] = []
@@ -201,8 +230,7 @@ def measure_here(
 
     timed, beside = as_timed(runnable, images, keep), as_timed(reference, images)
     on_events = settings.device == "cuda" and runnable.on_torch_stream
-    agreement = None
-    with alone():
+    with exclusive_turn():
         watch = DeviceWatch(settings.device)
         taken = measure(timed, beside, settings.latency, np.random.default_rng(), repeats=repeats, watch=watch)
         if settings.latency.strict and any(repeat.contended for repeat in taken):
@@ -214,16 +242,15 @@ def measure_here(
             while len(kept) < min(LEAST_ANSWERS, len(images)):  # where the time limit came first
                 keep(runnable.call(runnable.prepare_input(images[len(kept)])))
             device_ms = event_ms(lambda: runnable.call(timed.inputs[0])) if on_events else None
-        if check:
-            agreement = _agreement_at_batch1(torch.cat(kept), eager, target, variant, settings, batcher)
+        agreement = _agreement_at_batch1(torch.cat(kept), loaded.eager, cell, settings, batcher) if check else None
     return Measured(
         repeats=taken,
         batch1_agreement=agreement,
-        load_seconds=load_seconds,
+        load_seconds=loaded.seconds,
         device_ms=device_ms,
         artifact_mb=runnable.artifact_mb,
         note="; ".join(said for said in (runnable.note, watch.blind) if said) or None,
-        parameters=parameters,
+        parameters=loaded.parameters,
         cores=",".join(map(str, cores)),
         evidence=watch.evidence(),
     )
@@ -262,12 +289,13 @@ def event_ms(call: Callable[[], object]) -> float:
 
 
 def _agreement_at_batch1(
-    answered: Tensor, eager: nn.Module, target: Target, variant: Variant, settings: GridSettings, batcher: Batcher
+    answered: Tensor, eager: nn.Module, cell: Cell, settings: GridSettings, batcher: Batcher
 ) -> float:
     """Share of images given the class that the same weights, precision and layout give at a large batch."""
+    variant = cell.variant
     zeros = {"zeroed": variant.zeroed, "zeroed_by_layer": variant.zeroed_by_layer}
     at_once = variant.evaluated if variant.runtime == "torch" else dataclasses.replace(REFERENCE, **zeros)
-    runnable = RUNTIMES["torch"].load(make_source(eager, target, at_once, settings, settings.measurement_threads))
+    runnable = _reference(eager, cell, settings, at_once)
     with runnable.scope():
         expected = runnable.call(runnable.prepare_input(batcher.plain(0, len(answered)))).float()
     difference, size = float((answered - expected).norm()), float(expected.norm())

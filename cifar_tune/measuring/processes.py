@@ -54,7 +54,7 @@ def in_fresh_process(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
 
 
 def in_fresh_processes(calls: Sequence[Callable[[], R]]) -> list[R]:
-    """Make each call in a process of its own: beside each other up to where they ask to be `alone`, then in turn.
+    """Make each call in a process of its own, all at the same time up to `exclusive_turn`, which they take one by one.
 
     The first exception is raised here, and ends the others. ProcessDiedError: one died without an answer.
     """
@@ -78,8 +78,8 @@ def environment_of_fresh(**variables: str | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """Say that this process is ready, and wait for its turn; elsewhere than in a fresh process it always is."""
+def exclusive_turn() -> Iterator[None]:
+    """Say that this process is ready, and wait until no sibling has its turn; outside of fresh processes none does."""
     for parent in _to_parent:
         parent.send(("ready", None))
         parent.recv()
@@ -114,7 +114,7 @@ class _Fresh(Generic[R]):
             self._line.send((call, dict(_environment.get())))
 
     def get_ready(self) -> None:
-        """Wait until it asks to be alone, or has answered."""
+        """Wait until it asks for its exclusive turn, or has answered."""
         self._listen()
 
     def answer(self) -> R:
@@ -146,7 +146,7 @@ def _answer(parent: Connection[Any, Any]) -> None:
 
 
 def _portable(error: BaseException) -> BaseException:
-    """The exception if it survives being pickled, with all that it says; else that alone."""
+    """The exception if it survives being pickled, with all that it says; else only what it says."""
     with contextlib.suppress(Exception):  # an exception's constructor may raise anything
         if str(pickle.loads(pickle.dumps(error))) == str(error):  # noqa: S301 - our own, of a moment ago
             return error

@@ -1,4 +1,4 @@
-"""How well a model tells classes apart, where accuracy alone would flatter it: classes of unlike size (R21)."""
+"""How well a model tells classes apart, where accuracy by itself would flatter it: classes of unlike size (R21)."""
 
 from __future__ import annotations
 

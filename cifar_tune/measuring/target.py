@@ -1,4 +1,4 @@
-"""What is measured, from a checkpoint to a callable."""
+"""What is measured: models, the cells of a grid, and the way from a checkpoint to a callable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cifar_tune.data.datasets import ImageData
 from cifar_tune.device import usable_cpus
 from cifar_tune.models.outside import make_model
 from cifar_tune.models.weights import load_weights
-from cifar_tune.records import Environment
+from cifar_tune.records import Environment, LatencyStage
 from cifar_tune.runtimes import Source
 from cifar_tune.runtimes.quantisation import calibration_images
 
@@ -31,6 +31,35 @@ class Target:
     """Absolute path; None: random weights."""
     checkpoint_sha256: str
     classes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """One cell of a grid: a model in one variant."""
+
+    target: Target
+    variant: Variant
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparationCell(Cell):
+    """What is to be done with a cell before it is measured."""
+
+    build: bool
+    """Compile or export it."""
+    evaluate: bool
+    """Read the test set with it, after the build."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeasurementCell(Cell):
+    """One measurement of a cell."""
+
+    stage: LatencyStage = "grid"
+    repeat: int = 0
+    """Number of a confirmation; 0: it is none."""
+    fallback: str | None = None
+    """Why torch.compile cannot be used, so that a stand-in is measured (R12); None: it can."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,9 +84,6 @@ class GridSettings:
         return self.latency.threads or usable_cpus()
 
 
-# --- failures ---------------------------------------------------------------------------------------------------
-
-
 # --- from a target to a callable -------------------------------------------------------------------------------
 
 
@@ -70,32 +96,27 @@ def load_target(target: Target) -> nn.Module:
 
 
 def make_source(
-    model: nn.Module,
-    target: Target,
-    variant: Variant,
-    settings: GridSettings,
-    threads: int,
-    calibration: ImageData | None = None,
+    model: nn.Module, cell: Cell, settings: GridSettings, threads: int, calibration: ImageData | None = None
 ) -> Source:
-    """What a runtime needs to know.
+    """What a runtime needs to know to run a model in a cell's variant.
 
     Args:
         calibration: what static INT8 is calibrated on, where it is to be exported.
     """
     return Source(
         model=model,
-        variant=variant,
+        variant=cell.variant,
         device=settings.device,
         example=torch.zeros(1, *settings.input_shape, device=settings.device),
-        threads=1 if variant.single_thread else threads,
-        folder=artifact_folder(settings, target, variant),
+        threads=1 if cell.variant.single_thread else threads,
+        folder=artifact_folder(settings, cell),
         calibration=None if calibration is None else calibration_images(calibration),
     )
 
 
-def artifact_folder(settings: GridSettings, target: Target, variant: Variant) -> Path:
+def artifact_folder(settings: GridSettings, cell: Cell) -> Path:
     """Where the artifact of these weights and this variant lies."""
-    return Path(settings.cache, "artifacts", target.checkpoint_sha256[:16], variant.built.name)
+    return Path(settings.cache, "artifacts", cell.target.checkpoint_sha256[:16], cell.variant.built.name)
 
 
 def use_compile_cache(settings: GridSettings, model: str, variant: Variant) -> bool:

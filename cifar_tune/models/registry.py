@@ -182,7 +182,7 @@ def build_model(name: str, classes: int, seed: int = 0) -> nn.Module:
 
 def place(model: nn.Module, device: torch.device | str, layout: torch.memory_format = torch.channels_last) -> nn.Module:
     """The model on a device, its weights in a memory layout; changed in place."""
-    # torch's own annotations lack the overload with a layout alone
+    # torch's own annotations lack the overload with only a layout
     return model.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue] - an overload the stubs lack
 
 

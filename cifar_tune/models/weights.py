@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors files, which hold data alone, and how they fit a model."""
+"""Checkpoints: safetensors files, which hold only data, and how they fit a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cifar_tune.store import sha256_file
 
 
 def save_weights(model: nn.Module, path: Path, trained_on: str | None = None) -> None:
-    """Write the state dict as safetensors: data alone, nothing that could run when it is read.
+    """Write the state dict as safetensors: only data, nothing that could run when it is read.
 
     Args:
         trained_on: fingerprint of the data, kept in the file.

@@ -1,7 +1,7 @@
 """What is finished, durable the moment it ends: one small file for each result, named for what it is of.
 
 The run's tables are made from these files, and `--resume` runs what is missing among them. A file is written
-whole or not at all, by the driver alone, and begins with the SHA-256 of its content: one that was damaged since
+whole or not at all, only by the driver, and begins with the SHA-256 of its content: one that was damaged since
 counts as missing, so its work is done again. JSON, since a resumed run may have ten thousand of them to read.
 """
 

@@ -6,12 +6,10 @@ import torch
 from torch import Tensor
 
 from cifar_tune.config import Variant
+from cifar_tune.deployed.cudagraph import capture
 from cifar_tune.errors import UnsupportedError
 from cifar_tune.runtimes.base import Runnable, Runtime, Source, save_program
-from cifar_tune.runtimes.torch import torch_runnable, torch_scope
-
-WARMUP_CALLS = 3
-"""On a side stream before the capture, as PyTorch's documentation asks: cuDNN chooses its algorithms there."""
+from cifar_tune.runtimes.torch import torch_runnable
 
 
 def load(source: Source) -> Runnable:
@@ -20,17 +18,7 @@ def load(source: Source) -> Runnable:
         raise UnsupportedError("a CUDA graph needs a CUDA device")
     model = source.module()
     image = source.prepared(source.example).clone(memory_format=torch.preserve_format)
-    graph = torch.cuda.CUDAGraph()
-    with torch_scope(source.variant, source.device):
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARMUP_CALLS):
-                model(image)
-        torch.cuda.current_stream().wait_stream(side)
-        torch.clear_autocast_cache()  # weights that were cast before the capture would lie outside of the graph
-        with torch.cuda.graph(graph):
-            logits = model(image)
+    graph, logits = capture(model, image, source.variant.precision)
 
     def call(images: Tensor) -> Tensor:
         image.copy_(images)

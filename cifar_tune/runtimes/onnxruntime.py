@@ -34,7 +34,6 @@ TENSORRT_TYPES = ["Conv", "Gemm", "MatMul", "Add"]
 ATTENDING_TYPES = ["Conv", "Gemm", "MatMul"]
 """Operators that read INT8 in a model with attention. With its sums, softmax and normalisations in INT8 as well, the
 answers of a Vision Transformer were 70 % off, and it was slower (docs/log.md)."""
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 def export(source: Source) -> Path:
@@ -53,8 +52,8 @@ def quantise(source: Source, made: Path, *, symmetric: bool = False) -> Path:
     overflow.
 
     Args:
-        symmetric: no zero points, biases in floating point, and INT8 in TENSORRT_TYPES alone: what TensorRT wants. Else
-            as suits ONNX Runtime on CPU.
+        symmetric: no zero points, biases in floating point, and INT8 only in TENSORRT_TYPES, as TensorRT wants it.
+            Else as suits ONNX Runtime on CPU.
     """
     q, registry = need("onnxruntime.quantization", "onnx"), need("onnxruntime.quantization.registry", "onnx")
     with _folded(source) as folded, quiet():
@@ -89,7 +88,7 @@ def quantise(source: Source, made: Path, *, symmetric: bool = False) -> Path:
 
 
 def quantise_dynamic(source: Source, made: Path) -> Path:
-    """Write the model as ONNX with INT8 in its linear layers alone, whose activations get their range in each call."""
+    """Write the model as ONNX with INT8 only in its linear layers, whose activations get their range in each call."""
     q = need("onnxruntime.quantization", "onnx")
     with _folded(source) as folded, quiet():
         q.quantize_dynamic(
@@ -165,13 +164,9 @@ def export_onnx(source: Source, path: Path) -> Path:
 def load(source: Source) -> Runnable:
     """See `Runtime`."""
     ort, provider = need("onnxruntime", "onnx"), _provider(source)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = source.threads
-    options.inter_op_num_threads = 1
-    # threads that spin between layers are up to a third faster; after a call they would slow down what is beside it
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 3  # errors alone
+    from cifar_tune.deployed.onnxruntime import session_options  # it needs ONNX Runtime
+
+    options = session_options(source.threads)
     session = ort.InferenceSession(str(source.folder / FILE), options, providers=[provider])
     if provider not in session.get_providers():
         raise UnsupportedError(f"ONNX Runtime could not start its {provider}")
@@ -187,8 +182,11 @@ def load(source: Source) -> Runnable:
 
 def _provider(source: Source) -> str:
     """What ONNX Runtime calls the device; UnsupportedError where this build of it has none."""
+    available = need("onnxruntime", "onnx").get_available_providers()
+    from cifar_tune.deployed.onnxruntime import PROVIDERS  # it needs ONNX Runtime
+
     provider = PROVIDERS[source.device]
-    if provider not in need("onnxruntime", "onnx").get_available_providers():
+    if provider not in available:
         more = ": install onnxruntime-gpu in its place" if source.device == "cuda" else ""
         raise UnsupportedError(f"this build of ONNX Runtime has no {provider}{more}")
     return provider

@@ -15,9 +15,6 @@ from cifar_tune.runtimes.base import Runnable, Runtime, Source, file_mb, quiet
 from cifar_tune.runtimes.quantisation import NOTHING_TO_QUANTISE
 
 FILE = "model.xml"
-PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
-"""What it may compute in beside INT8. Left alone it takes bf16 wherever there is any, whatever the weights are."""
-
 ATTENTION = {"ScaledDotProductAttention", "Softmax"}
 """Operators that only a model with attention has, since a classifier answers with logits."""
 
@@ -67,12 +64,9 @@ def load(source: Source) -> Runnable:
     """See `Runtime`. The answer is overwritten by the next call."""
     _require_cpu(source)
     ov = need("openvino", "openvino")
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": PRECISIONS[source.variant.precision],
-        "INFERENCE_NUM_THREADS": source.threads,
-        "NUM_STREAMS": 1,
-    }
+    from cifar_tune.deployed.openvino import compile_settings  # it needs OpenVINO
+
+    settings = compile_settings(source.variant.precision, source.threads)
     compiled = ov.Core().compile_model(source.folder / FILE, "CPU", settings)
     request = compiled.create_infer_request()
     # its own tensors, bound once: dispatching others in each call costs a quarter of MobileNetV3-Small's time

@@ -21,9 +21,9 @@ NOTHING_TO_QUANTISE = "there is nothing in this model that could be quantised: i
 
 
 def calibration_data(data: ImageData) -> ImageData:
-    """The data with the images that calibration sees alone, for a process that is given no more.
+    """The data with only the images that calibration sees, for a process that is given no more.
 
-    Where latency alone is measured, on random images, there are no training images: the random ones calibrate too.
+    Where only latency is measured, on random images, there are no training images: the random ones calibrate too.
     """
     images, labels = data.train_images, data.train_labels
     if not len(images):
@@ -69,6 +69,6 @@ def left_out(share: float) -> str | None:
     if share == 0:
         return None
     return (
-        f"dynamic quantisation is of linear layers alone; {100 * share:.1f} % of this model's arithmetic is in "
+        f"dynamic quantisation is only of linear layers; {100 * share:.1f} % of this model's arithmetic is in "
         "convolutions, which stay FP32: the static variant quantises them too"
     )

@@ -44,19 +44,11 @@ def _onnx(source: Source, path: Path) -> Path:
 
 def load(source: Source) -> Runnable:
     """See `Runtime`. The answer is overwritten by the next call."""
-    trt = _require(source)
-    runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
-    engine = runtime.deserialize_cuda_engine((source.folder / FILE).read_bytes())
-    context = engine.create_execution_context()
-    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-    (input_name,) = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
-    (output_name,) = [n for n in names if n != input_name]
-    dtype = torch.float16 if engine.get_tensor_dtype(output_name) == trt.float16 else torch.float32
-    image = source.example.contiguous().clone()
-    logits = torch.empty(tuple(engine.get_tensor_shape(output_name)), dtype=dtype, device="cuda")
-    context.set_tensor_address(input_name, image.data_ptr())
-    context.set_tensor_address(output_name, logits.data_ptr())
+    _require(source)
+    from cifar_tune.deployed.tensorrt import bound  # it needs TensorRT
 
+    image = source.example.contiguous().clone()
+    context, logits, keeps = bound(source.folder / FILE, image)
     own = torch.cuda.Stream()  # on the default stream TensorRT would synchronise in each call
 
     def call(images: Tensor) -> Tensor:
@@ -67,8 +59,8 @@ def load(source: Source) -> Runnable:
         current.wait_stream(own)
         return logits
 
-    # the engine and its runtime must outlive the context: the callable keeps them, in an attribute no function declares
-    call.keeps = (runtime, engine)  # pyright: ignore[reportFunctionMemberAccess] - held as long as it
+    # in an attribute that no function declares
+    call.keeps = keeps  # pyright: ignore[reportFunctionMemberAccess] - held as long as it
     return Runnable(
         call=call,
         synchronize=wait_for("cuda"),

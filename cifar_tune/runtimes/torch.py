@@ -9,24 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from cifar_tune.config import Variant
+from cifar_tune.deployed.torch import autocast, compiled
 from cifar_tune.errors import UnsupportedError
 from cifar_tune.runtimes.base import Runnable, Runtime, Source, save_program, wait_for, weights_mb
-from cifar_tune.training.precision import autocast
 
 
 def load(source: Source) -> Runnable:
     """See `Runtime`."""
     variant, device = source.variant, source.device
     model = source.module()
-    if variant.compile == "none":
-        call = model
-    else:
+    if variant.compile != "none":
         require_compiler(device)
         if variant.compile == "reduce-overhead" and device == "cpu":
             raise UnsupportedError("reduce-overhead is CUDA graphs, and there is no GPU here")
-        # dynamo would take a second batch size for a dynamic shape and measure a slower kernel
-        call = torch.compile(model, mode=variant.compile, dynamic=False)
-    return torch_runnable(source, model, call)
+    return torch_runnable(source, model, compiled(model, variant.compile))
 
 
 def torch_runnable(source: Source, model: nn.Module, call: Callable[[Tensor], Tensor]) -> Runnable:
@@ -55,11 +51,8 @@ def require_compiler(device: str) -> None:
 
 @contextlib.contextmanager
 def torch_scope(variant: Variant, device: str) -> Iterator[None]:
-    """No grad, and autocast where the precision is one.
-
-    Without its cache: many calls are timed in one scope, and each casts the weights, as a call of its own does.
-    """
-    with torch.inference_mode(), autocast(variant.precision, device, cached=False):
+    """No grad, and autocast where the precision is one."""
+    with torch.inference_mode(), autocast(variant.precision, device):
         yield
 
 

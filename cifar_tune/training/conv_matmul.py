@@ -20,7 +20,7 @@ FEWEST_WEIGHTS = 2**20
 
 
 def use_matmul(model: nn.Module) -> None:
-    """Let a model's wide 3x3 convolutions answer by `product` wherever their maps are small; changed in place.
+    """Let a model's wide 3x3 convolutions answer by `conv3x3_as_matmul` where their maps are small; in place.
 
     Parameters and their names stay as they are. Meant for training on a CPU in bf16.
     """
@@ -39,7 +39,7 @@ def _forward(module: nn.Conv2d, input: Tensor) -> Tensor:  # noqa: A002 - the na
     stride = module.stride[0]
     if math.prod(_output_size(input, stride)) > MOST_PIXELS:
         return functional.conv2d(input, module.weight, stride=stride, padding=1)
-    return product(input, module.weight, stride)
+    return conv3x3_as_matmul(input, module.weight, stride)
 
 
 def _output_size(images: Tensor, stride: int) -> tuple[int, int]:
@@ -47,7 +47,7 @@ def _output_size(images: Tensor, stride: int) -> tuple[int, int]:
     return (height - 1) // stride + 1, (width - 1) // stride + 1
 
 
-def product(images: Tensor, weight: Tensor, stride: int) -> Tensor:
+def conv3x3_as_matmul(images: Tensor, weight: Tensor, stride: int) -> Tensor:
     """A 3x3 convolution with padding 1: (N, C, H, W) and (K, C, 3, 3) -> (N, K, H', W'), channels_last in memory."""
     weight = weight.to(images.dtype)
     (height, width), (rows, columns) = images.shape[2:], _output_size(images, stride)

@@ -82,14 +82,8 @@ def train(
     schedule.
     """
     assert not config.distils or teacher_logits is not None, "distillation needs a teacher"
-    torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)  # of dropout: a worker that is reused has drawn for other trials
-    device = torch.device(config.device)
-    layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    model = place(initial_model(config, data), device, layout)
-    batcher = Batcher(data.train_images, data.mean, data.std, device, config.views.cutout)
-    labels = as_tensor(data.train_labels).to(device)
-    stepper = Stepper(config, model, data, steps_per_epoch=math.ceil(len(labels) / config.batch_size))
+    stepper, batcher, labels = _set_up(config, data)
+    model, device = stepper.model, labels.device
     done = resume(stepper) if resume else 0
 
     for number in range(done + 1, config.epochs + 1):
@@ -121,6 +115,19 @@ def train(
             seconds=time.perf_counter() - started,
             images_per_second=len(labels) / (trained - training_started),
         )
+
+
+def _set_up(config: TrainConfig, data: ImageData) -> tuple[Stepper, Batcher, Tensor]:
+    """What a training begins with: its steps, its images, and their labels on the device, int64 (N,)."""
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)  # of dropout: a worker that is reused has drawn for other trials
+    device = torch.device(config.device)
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    model = place(initial_model(config, data), device, layout)
+    batcher = Batcher(data.train_images, data.mean, data.std, device, config.views.cutout)
+    labels = as_tensor(data.train_labels).to(device)
+    stepper = Stepper(config, model, data, steps_per_epoch=math.ceil(len(labels) / config.batch_size))
+    return stepper, batcher, labels
 
 
 def initial_model(config: TrainConfig, data: ImageData) -> nn.Module:

@@ -25,7 +25,7 @@ def distillation_loss(
     the knowledge in a neural network", 2015). Computed in float32 whatever the logits' type.
 
     Args:
-        student_logits: (N, classes), any float type; gradients flow through these alone.
+        student_logits: (N, classes), any float type; gradients flow only through these.
         teacher_logits: (N, classes), any float type; None is allowed where alpha is 0.
         labels: (N,) int64 class indices.
         temperature: T > 0.

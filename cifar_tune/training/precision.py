@@ -1,7 +1,7 @@
 """Which arithmetic trains a model fastest here: what `--precision auto` stands for.
 
 That is measured, not read off a processor's features: bf16 doubles the speed of dense convolutions on CPUs with matrix
-units (AMX), and on some that have bf16 instructions alone; on others with those same instructions it costs a sixth of
+units (AMX), and on some that have only bf16 instructions; on others with those same instructions it costs a sixth of
 it (docs/log.md).
 """
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cifar_tune.config import TrainPrecision
+from cifar_tune.deployed.torch import DTYPES
 from cifar_tune.models.registry import architecture, place
 
 BF16_MINIMUM_SIZE = 16
@@ -43,7 +44,7 @@ def answering_precision(model: str, device: str, image_size: int) -> TrainPrecis
 def fastest(device: str, *, dense: bool, image_size: int) -> TrainPrecision:
     """What `auto` stands for.
 
-    On a CPU bf16 is for dense convolutions alone: it halves the speed of depthwise models and of 8x8 inputs
+    On a CPU bf16 is only for dense convolutions: it halves the speed of depthwise models and of 8x8 inputs
     (`python benchmarks/train_step.py` shows it). On CUDA FP16 must be faster than bf16, which needs no loss scaling,
     and the faster of both than fp32, whose convolutions are TF32 wherever the GPU has that (torch's default).
     """
@@ -81,11 +82,7 @@ def _step_seconds(module: nn.Module, images: Tensor, precision: str) -> float:
     return time.perf_counter() - started
 
 
-def autocast(precision: str, device: str, *, cached: bool = True) -> contextlib.AbstractContextManager[object]:
-    """The autocast context of a precision; fp32 is none.
-
-    Args:
-        cached: whether a weight that was cast is kept as long as the context lasts.
-    """
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-    return contextlib.nullcontext() if dtype is None else torch.autocast(device, dtype=dtype, cache_enabled=cached)
+def autocast(precision: str, device: str) -> contextlib.AbstractContextManager[object]:
+    """The autocast context of a precision, which casts each weight once; fp32 is none."""
+    dtype = DTYPES.get(precision)
+    return contextlib.nullcontext() if dtype is None else torch.autocast(device, dtype=dtype)

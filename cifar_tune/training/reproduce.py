@@ -1,4 +1,4 @@
-"""One trial of a run once more, alone: what it trained, on what, and with whose answers."""
+"""One trial of a run trained once more, by itself: what it trained, on what, and with whose answers."""
 
 from __future__ import annotations
 

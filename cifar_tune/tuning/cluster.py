@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,17 +14,19 @@ import ray
 
 from cifar_tune.config import StudyConfig
 from cifar_tune.device import environment, usable_cpus
-from cifar_tune.errors import UsageError
+from cifar_tune.errors import StudyFailedError, UsageError
 from cifar_tune.records import Environment
 
 LATENCY_SLOT = "latency_slot"
 """Custom resource, one a node: at most one measurement runs on a node. A user's own nodes are started with it."""
+NODE_SECONDS = 5.0
+"""Between two looks at the measuring node."""
 TUNE_SETTINGS = {
     # each would write a file a trial that nothing reads; the records hold the same and more
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # our own progress view speaks; Tune's is for --verbose
     "RAY_AIR_NEW_OUTPUT": "0",
-    # else Ctrl-C ends one stage, and the run goes on with the next as if that were whole
+    # else Ctrl-C ends one step, and the run goes on with the next as if that were whole
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # warn of nothing that the user can act on
     "RAY_DEDUP_LOGS": "1",
@@ -36,7 +39,7 @@ class MeasuringNode:
 
     cpus: int
     touch: dict[str, float]
-    """A trace of the resource that this node alone has: what asks for it runs there."""
+    """A trace of the resource that only this node has: what asks for it runs there."""
     environment: Environment
 
     @property
@@ -132,3 +135,18 @@ def _environment(device: str) -> Environment:
 def is_there(node: MeasuringNode) -> bool:
     """Whether the measuring node is still one of the cluster's."""
     return any(n["Alive"] and node.name in n["Resources"] for n in ray.nodes())
+
+
+class NodeWatch:
+    """Looks, now and then, whether the measuring node is still there: what waits for another would wait for ever."""
+
+    def __init__(self, node: MeasuringNode) -> None:
+        self._node, self._looked = node, time.monotonic()
+
+    def __call__(self) -> None:
+        """Raises StudyFailedError where it is not."""
+        if time.monotonic() - self._looked < NODE_SECONDS:
+            return
+        self._looked = time.monotonic()
+        if not is_there(self._node):
+            raise StudyFailedError("the node that measures is lost; --resume goes on with another of its kind")

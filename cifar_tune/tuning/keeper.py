@@ -13,6 +13,7 @@ from cifar_tune.device import environment
 from cifar_tune.records import Environment, EpochRecord, TrialRecord
 from cifar_tune.runs.ledger import Ledger
 from cifar_tune.store import replace_file, sha256_file
+from cifar_tune.tuning.context import RunContext
 from cifar_tune.tuning.metrics import epoch_ended, trial_ended
 from cifar_tune.tuning.progress import StepView, TrialEnd, TrialWatch
 from cifar_tune.tuning.trainables import TrainTask
@@ -29,14 +30,20 @@ def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     return sorted(scored, key=lambda t: (t.status != "ok", -(t.val_accuracy or 0.0), t.trial_id))
 
 
+def searched(ledger: Ledger, task: TrainTask) -> list[TrialRecord]:
+    """The trials of a task's search that have ended."""
+    assert task.template is not None, "a search has a template"
+    return ledger.trials(task.template.arm, task.template.model, task.teacher_sha256(task.template))
+
+
 class TrialKeeper:
     """Turns training trials into records, and keeps their weights, as they end."""
 
-    def __init__(self, task: TrainTask, run: Path, dataset: str, ledger: Ledger, view: StepView) -> None:
-        self._task, self._run, self._dataset, self._ledger, self._view = task, run, dataset, ledger, view
+    def __init__(self, context: RunContext, task: TrainTask, view: StepView) -> None:
+        self._context, self._task, self._view = context, task, view
+        self._run, self._ledger = context.run, context.ledger
         self._epochs: dict[str, int] = {}
-        template = task.template
-        before = [] if template is None else ledger.trials(template.arm, template.model, task.teacher_sha256(template))
+        before = searched(context.ledger, task) if task.template is not None else []
         self._best = max((t.val_accuracy or 0.0 for t in before), default=0.0)
         self._weights_of = before
         """The trials of this search whose weights are kept."""
@@ -89,7 +96,7 @@ class TrialKeeper:
             stage=task.stage,
             arm=config.arm,
             model=config.model,
-            dataset=self._dataset,
+            dataset=self._context.dataset,
             status="failed" if error else "ok" if len(epochs) == config.epochs else "pruned",
             error=error,
             note=metrics.get("note"),
@@ -126,12 +133,12 @@ class TrialKeeper:
 
     def _keep_traceback(self, trial_id: str, trial: TrialEnd) -> None:
         """The whole of what the row says in a line, and how to see it again."""
-        again = f"python -m cifar_tune train --run {shlex.quote(str(self._run))} --trial {trial_id}"
-        text = f"The trial alone:\n\n    {again}\n\n{trial.traceback or trial.metrics.get('traceback')}\n"
+        command = f"python -m cifar_tune train --run {shlex.quote(str(self._run))} --trial {trial_id}"
+        text = f"Only this trial:\n\n    {command}\n\n{trial.traceback or trial.metrics.get('traceback')}\n"
         replace_file(self._run / "errors" / f"{trial_id}.txt", lambda temporary: Path(temporary).write_text(text))
 
     def _forget_losers(self) -> None:
-        """Remove the weights of a search's trials that can be a finalist or the teacher no more."""
+        """Remove the weights of a search's trials that can no longer become a finalist or the teacher."""
         if self._task.template is None:
             return
         best = ranked(self._weights_of)[: self._task.study.kept_trials(self._task.stage)]

@@ -1,7 +1,7 @@
 """What a person sees while a run works, and what the ledger keeps of each trial as it ends.
 
-On a terminal: one steadily updated view, a bar a stage with the best so far and the time left. Elsewhere (a log
-file): one line when a stage ends, and one a minute within it.
+On a terminal: one steadily updated view, a bar a step with the best so far and the time left. Elsewhere (a log
+file): one line when a step ends, and one a minute within it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from rich.progress import (
 from rich.table import Column
 
 LOG_INTERVAL = 60.0
-"""Seconds between lines of an unfinished stage where the output is no terminal."""
+"""Seconds between lines of an unfinished step where the output is no terminal."""
 
 
 class StudyView:
-    """Progress of the stages of a run on standard error, so that standard output ends with the report's path."""
+    """Progress of the steps of a run on standard error, so that standard output ends with the report's path."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
@@ -132,7 +132,7 @@ class TrialWatch(Callback):
     ) -> None:
         self._on_report, self._on_end, self._on_step = on_report, on_end, on_step
         self.trouble: Exception | None = None
-        """What the first of these functions that failed raised: Tune passes on its text alone."""
+        """What the first of these functions that failed raised: Tune passes on only its text."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles callbacks into its own folder; nothing of ours is read back from there
@@ -169,6 +169,6 @@ class TrialWatch(Callback):
     def _noting(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # Tune passes on its text alone; here it is kept, and raised again
+        except Exception as error:  # Tune passes on only its text; here it is kept, and raised again
             self.trouble = self.trouble or error
             raise

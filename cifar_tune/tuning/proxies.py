@@ -15,34 +15,37 @@ import ray
 from ray import tune
 
 if TYPE_CHECKING:
+    from cifar_tune.records import LatencyRecord
+    from cifar_tune.shipping.shipment import Verification
     from cifar_tune.tuning.cluster import MeasuringNode
-    from cifar_tune.tuning.workbench import MeasureTask, ShipTask
+    from cifar_tune.tuning.workbench import MeasureTask, Preparation, PrepareTask, ShipTask
 
-Cell = dict[str, Any]
+Config = dict[str, int]
+"""A trial's configuration: `cell` is the number of its cell among those of the task."""
 
 
-def prepare_variant(config: Cell, workbench: Any, task: list[ray.ObjectRef]) -> None:
+def prepare_variant(config: Config, workbench: Any, task: list[ray.ObjectRef]) -> None:
     """What needs no device of its own: compile or export a variant, and read the whole test set with it."""
     _ask(workbench.prepare, config, task)
 
 
-def measure_latency(config: Cell, workbench: Any, task: list[ray.ObjectRef]) -> None:
-    """Measure one variant at batch 1, alone on the node: the trial holds all its CPUs or its GPU, and the slot."""
+def measure_latency(config: Config, workbench: Any, task: list[ray.ObjectRef]) -> None:
+    """Measure one variant at batch 1. The trial has the node to itself: all its CPUs or its GPU, and the slot."""
     _ask(workbench.measure, config, task)
 
 
-def ship_candidate(config: Cell, workbench: Any, task: list[ray.ObjectRef]) -> None:
+def ship_candidate(config: Config, workbench: Any, task: list[ray.ObjectRef]) -> None:
     """Make the candidate's folder and check it, with what a measurement holds."""
     _ask(workbench.ship, config, task)
 
 
-def _ask(method: Any, config: Cell, task: list[ray.ObjectRef]) -> None:
-    """Report the record that a method of the workbench makes of a cell.
+def _ask(method: Any, config: Config, task: list[ray.ObjectRef]) -> None:
+    """Report what a method of the workbench makes of a cell.
 
     Args:
         task: a reference to what the workbench is told, which is not unpickled here.
     """
-    tune.report({"record": ray.get(method.remote(config["cell"], *task, os.environ.get("CUDA_VISIBLE_DEVICES")))})
+    tune.report({"result": ray.get(method.remote(config["cell"], *task, os.environ.get("CUDA_VISIBLE_DEVICES")))})
 
 
 def start_workbench(node: MeasuringNode, device: str, *, compiles: bool) -> Any:
@@ -67,14 +70,14 @@ class Workbench:
         self._does = workbench
         workbench.start(device, compiles=compiles)
 
-    def prepare(self, cell: Cell, task: MeasureTask, gpus: str | None) -> dict[str, Any]:
+    def prepare(self, cell: int, task: PrepareTask, gpus: str | None) -> Preparation:
         """See `workbench.prepare`."""
-        return self._does.prepare(cell, task, gpus)
+        return self._does.prepare(task.cells[cell], task, gpus)
 
-    def measure(self, cell: Cell, task: MeasureTask, gpus: str | None) -> dict[str, Any]:
+    def measure(self, cell: int, task: MeasureTask, gpus: str | None) -> LatencyRecord:
         """See `workbench.measure`."""
-        return self._does.measure(cell, task, gpus)
+        return self._does.measure(task.cells[cell], task, gpus)
 
-    def ship(self, cell: Cell, task: ShipTask, gpus: str | None) -> dict[str, Any]:
+    def ship(self, cell: int, task: ShipTask, gpus: str | None) -> Verification:
         """See `workbench.ship`."""
-        return self._does.ship(cell, task, gpus)
+        return self._does.ship(task.cells[cell], task, gpus)

@@ -34,7 +34,7 @@ def training_slots(study: StudyConfig, info: ClusterInfo, device: str, trials: i
 
 
 def preparation_slots(study: StudyConfig, info: ClusterInfo, device: str, cells: int) -> Slots:
-    """The same for what runs on the measuring node alone."""
+    """The same for what runs only on the measuring node."""
     return training_slots(study, dataclasses.replace(info, node_cpus=(info.measuring.cpus,)), device, cells)
 
 

@@ -1,38 +1,84 @@
-"""The stages of a run as Tune experiments: a search, and a grid of cells."""
+"""The steps of a run that Tune runs: a search, the training of chosen recipes, and the cells of a grid."""
 
 from __future__ import annotations
 
 import dataclasses
-import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import ray
 from ray import tune
-from ray.tune.error import TuneError
 from ray.tune.search import ConcurrencyLimiter
 
 from cifar_tune.config import StudyConfig
 from cifar_tune.errors import StudyFailedError
 from cifar_tune.records import EpochRecord, TrialRecord
-from cifar_tune.runs.ledger import Ledger
-from cifar_tune.tuning.cluster import MeasuringNode, is_there
-from cifar_tune.tuning.keeper import TrialKeeper
-from cifar_tune.tuning.loggers import loggers
-from cifar_tune.tuning.progress import StudyView, TrialEnd, TrialWatch
-from cifar_tune.tuning.searcher import first_points, make_scheduler, make_searcher
+from cifar_tune.tuning.cluster import NodeWatch
+from cifar_tune.tuning.context import RunContext
+from cifar_tune.tuning.experiment import Experiment, fit
+from cifar_tune.tuning.keeper import TrialKeeper, searched
+from cifar_tune.tuning.progress import TrialEnd, TrialWatch
+from cifar_tune.tuning.searcher import StudySearch, first_points, make_scheduler, make_searcher
 from cifar_tune.tuning.slots import Slots
 from cifar_tune.tuning.trainables import TRAINABLES, Training, TrainTask
-from cifar_tune.tuning.unfinished import BegunTraining, begun_trainings
-from cifar_tune.tuning.workbench import MeasureTask, ShipTask
+from cifar_tune.tuning.unfinished import forget_ended, unfinished
 
-NODE_SECONDS = 5.0
 RETRIES = 2
 """How often a training whose worker dies goes on from its last epoch."""
 JOURNAL = "optuna.journal"
 """Optuna's studies of a run: `optuna-dashboard <run>/optuna.journal`."""
+
+C = TypeVar("C", covariant=True)
+
+
+# --- trainings --------------------------------------------------------------------------------------------------
+
+
+def search(
+    context: RunContext, task: TrainTask, num_samples: int, slots: Slots, earlier: Mapping[str, Any] | None = None
+) -> list[TrialRecord]:
+    """Run one arm's search for one model, less what the ledger holds; returns all its trials.
+
+    Args:
+        earlier: the best point of an earlier run, tried after the authors' defaults.
+    """
+    assert task.template is not None, "a search has a template"
+    study, arm, model, epochs = task.study, task.template.arm, task.template.model, task.template.epochs
+    finished = searched(context.ledger, task)
+    missing = num_samples - len(finished)
+    if missing <= 0:
+        return finished
+    begun = [b for b in unfinished(context.run, context.ledger) if b.trial_id == task.trial_id(task.training(b.sample))]
+    first = first_points(study, arm, finished, [b.sample for b in begun], earlier)
+    searcher = make_searcher(study, arm, finished, first, context.run / JOURNAL, f"{context.run.name} {arm} {model}")
+    tune_config = tune.TuneConfig(
+        num_samples=missing,
+        search_alg=ConcurrencyLimiter(searcher, max_concurrent=slots.concurrent),
+        # the scheduler takes metric and mode from here, the searcher needs its own copy
+        scheduler=make_scheduler(study, arm, _epochs_of(context, finished)),
+        reuse_actors=reuses_actors(study),
+    )
+    task = dataclasses.replace(task, begun={b.trial_id: b for b in begun})
+    experiment = _trainings(f"{arm}-{model}-{len(finished)}", task, slots, tune_config)
+    _train(context, task, experiment, f"{arm} {model}", missing * epochs)
+    return _whole_search(context, task, searcher, num_samples)
+
+
+def retrain(
+    context: RunContext, task: TrainTask, trainings: Sequence[Training], slots: Slots, name: str = "finalists"
+) -> list[TrialRecord]:
+    """Train finalists, less what the ledger holds; returns them in the order of `trainings`."""
+    done = {r.trial_id for r in context.ledger.read(TrialRecord)}
+    missing = [t for t in trainings if task.trial_id(t) not in done]
+    if missing:
+        task = dataclasses.replace(task, begun={b.trial_id: b for b in unfinished(context.run, context.ledger)})
+        experiment = _trainings(name, task, slots, tune.TuneConfig(reuse_actors=reuses_actors(task.study)))
+        space = {"cell": tune.grid_search([dataclasses.asdict(t) for t in missing])}
+        experiment = dataclasses.replace(experiment, param_space=space)
+        _train(context, task, experiment, name, sum(t.epochs for t in missing))
+    trials = {r.trial_id: r for r in context.ledger.read(TrialRecord)}
+    return [trials[task.trial_id(t)] for t in trainings]
 
 
 def reuses_actors(study: StudyConfig) -> bool:
@@ -42,213 +88,91 @@ def reuses_actors(study: StudyConfig) -> bool:
     return not study.compile_step
 
 
-def search(
-    task: TrainTask,
-    num_samples: int,
-    slots: Slots,
-    run: Path,
-    dataset: str,
-    ledger: Ledger,
-    view: StudyView,
-    earlier: Mapping[str, Any] | None = None,
-) -> list[TrialRecord]:
-    """Run one arm's search for one model, less what the ledger holds; returns all its trials.
+def _epochs_of(context: RunContext, trials: Sequence[TrialRecord]) -> list[EpochRecord]:
+    ids = {t.trial_id for t in trials}
+    return [e for e in context.ledger.read(EpochRecord) if e.trial_id in ids]
 
-    Args:
-        earlier: the best point of an earlier run, tried after the authors' defaults.
-    """
-    assert task.template is not None, "a search has a template"
-    study, arm, model, epochs = task.study, task.template.arm, task.template.model, task.template.epochs
-    teacher = task.teacher_sha256(task.template)
-    finished = ledger.trials(arm, model, teacher)
-    missing = num_samples - len(finished)
-    if missing <= 0:
-        return finished
-    begun = [b for b in unfinished(run, ledger) if b.trial_id == trial_id_of(task, b.sample)]
-    task = dataclasses.replace(task, begun={b.trial_id: b for b in begun})
-    step_view = view.step(f"{arm} {model}", missing * epochs, "epochs")
-    first = first_points(study, arm, finished, [b.sample for b in begun], earlier)
-    ids = {t.trial_id for t in finished}
-    history = [e for e in ledger.read(EpochRecord) if e.trial_id in ids]
-    name = f"{run.name} {arm} {model}"
-    searcher = make_searcher(study, arm, finished, first, run / JOURNAL, name)
-    fit(
-        tune.with_parameters(TRAINABLES[task.stage], task=task),
-        run,
-        name=f"{arm}-{model}-{len(finished)}",
+
+def _trainings(name: str, task: TrainTask, slots: Slots, tune_config: tune.TuneConfig) -> Experiment:
+    return Experiment(
+        name=name,
+        trainable=tune.with_parameters(TRAINABLES[task.stage], task=task),
         bundle=slots.bundle,
-        tune_config=tune.TuneConfig(
-            num_samples=missing,
-            search_alg=ConcurrencyLimiter(searcher, max_concurrent=slots.concurrent),
-            # the scheduler takes metric and mode from here, the searcher needs its own copy
-            scheduler=make_scheduler(study, arm, history),
-            reuse_actors=reuses_actors(study),
-        ),
-        watch=TrialKeeper(task, run, dataset, ledger, step_view).watch(),
-        verbose=study.verbose,
+        tune_config=tune_config,
         retries=RETRIES,
-        log=study.log,
+        log=task.study.log,
     )
+
+
+def _train(context: RunContext, task: TrainTask, experiment: Experiment, title: str, epochs: int) -> None:
+    """Run trainings beside a bar of their epochs; each is kept as it ends."""
+    step_view = context.view.step(title, epochs, "epochs")
+    fit(context, experiment, TrialKeeper(context, task, step_view).watch())
     step_view.end()
-    forget_ended(run, ledger)
-    trials = ledger.trials(arm, model, teacher)
+    forget_ended(context.run, context.ledger)
+
+
+def _whole_search(context: RunContext, task: TrainTask, searcher: StudySearch, num_samples: int) -> list[TrialRecord]:
+    """All trials of a search that has ended. StudyFailedError where some are missing although the space holds more."""
+    assert task.template is not None
+    trials, title = searched(context.ledger, task), f"{task.template.arm} {task.template.model}"
     if searcher.exhausted:
-        view.say(f"{arm} {model}: the space holds no more than {len(trials)} different trials")
+        context.view.say(f"{title}: the space holds no more than {len(trials)} different trials")
     elif len(trials) < num_samples:
-        raise StudyFailedError(f"{arm} {model} ended with {len(trials)} of {num_samples} trials; --resume goes on")
+        raise StudyFailedError(f"{title} ended with {len(trials)} of {num_samples} trials; --resume goes on")
     return trials
 
 
-def retrain(
-    task: TrainTask,
-    trainings: Sequence[Training],
-    slots: Slots,
-    run: Path,
-    dataset: str,
-    ledger: Ledger,
-    view: StudyView,
-    name: str = "finalists",
-) -> list[TrialRecord]:
-    """Train finalists, less what the ledger holds; returns them in the order of `trainings`."""
-    done = {r.trial_id for r in ledger.read(TrialRecord)}
-    missing = [t for t in trainings if task.trial_id(t) not in done]
-    if missing:
-        task = dataclasses.replace(task, begun={b.trial_id: b for b in unfinished(run, ledger)})
-        step_view = view.step(name, sum(t.epochs for t in missing), "epochs")
-        fit(
-            tune.with_parameters(TRAINABLES[task.stage], task=task),
-            run,
-            name=name,
-            bundle=slots.bundle,
-            tune_config=tune.TuneConfig(reuse_actors=reuses_actors(task.study)),
-            param_space={"cell": tune.grid_search([dataclasses.asdict(t) for t in missing])},
-            watch=TrialKeeper(task, run, dataset, ledger, step_view).watch(),
-            verbose=task.study.verbose,
-            retries=RETRIES,
-            log=task.study.log,
-        )
-        step_view.end()
-        forget_ended(run, ledger)
-    trials = {r.trial_id: r for r in ledger.read(TrialRecord)}
-    return [trials[task.trial_id(t)] for t in trainings]
+# --- cells ------------------------------------------------------------------------------------------------------
 
 
-def unfinished(run: Path, ledger: Ledger) -> list[BegunTraining]:
-    """The trainings that a driver that died has begun, and not ended."""
-    ended = {r.trial_id for r in ledger.read(TrialRecord)}
-    return [b for b in begun_trainings(run / "ray").values() if b.trial_id not in ended]
+class CellTask(Protocol[C]):
+    """What the trials of a step share: their cells, and what the workbench must know besides."""
+
+    @property
+    def cells(self) -> Sequence[C]:
+        """A trial each."""
+        ...
 
 
-def forget_ended(run: Path, ledger: Ledger) -> None:
-    """Remove what the trials that have ended left to go on from."""
-    open_folders = {b.folder for b in unfinished(run, ledger)}
-    for folder in (run / "ray").glob("*/*/checkpoint_*"):
-        if str(folder) not in open_folders:
-            shutil.rmtree(folder, ignore_errors=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CellStep:
+    """A step of a run whose trials do one cell each."""
+
+    title: str
+    """Of its bar."""
+    trainable: Callable[..., None]
+    """One of `proxies`."""
+    bundle: dict[str, float]
+    """What a trial holds of Ray's resources."""
 
 
 def run_cells(
-    trainable: Callable[..., None],
-    workbench: Any,
-    task: MeasureTask | ShipTask,
-    cells: Sequence[dict[str, Any]],
-    bundle: dict[str, float],
-    run: Path,
-    name: str,
-    view: StudyView,
-    keep: Callable[[dict[str, Any], dict[str, Any] | None, str | None], str],
-    *,
-    node: MeasuringNode,
-    verbose: bool,
+    context: RunContext, step: CellStep, task: CellTask[C], keep: Callable[[C, Any, str | None], str]
 ) -> None:
-    """Run one trial a cell of a grid.
+    """Run one trial a cell, on the measuring node. Tune carries the cell's number; the cells lie in the task.
 
     Args:
-        workbench: what the trials ask.
-        keep: called with the cell, its record as a row (None: the worker died) and the error, as each trial ends;
-            returns what to show beside the progress bar.
-        node: where they run.
+        keep: called as each trial ends, with the cell, what the workbench made of it (None: the worker died) and the
+            error; returns what to show beside the progress bar.
 
     Raises StudyFailedError when that node is lost: figures of one run come from one machine.
     """
-    if not cells:
+    if not task.cells:
         return
-    step_view = view.step(name, len(cells), "cells")
+    step_view = context.view.step(step.title, len(task.cells), "cells")
 
     def on_end(trial: TrialEnd) -> None:
-        shown = keep(trial.config["cell"], trial.metrics.get("record"), trial.error)
+        shown = keep(task.cells[trial.config["cell"]], trial.metrics.get("result"), trial.error)
         step_view.advance(best=shown)
 
-    fit(
+    experiment = Experiment(
+        name=step.title.replace(" ", "-"),
         # in a list the reference stays one: the trials need not know what they hand on
-        tune.with_parameters(trainable, workbench=workbench, task=[ray.put(task)]),
-        run,
-        name=name.replace(" ", "-"),
-        bundle=bundle,
+        trainable=tune.with_parameters(step.trainable, workbench=context.workbench, task=[ray.put(task)]),
+        bundle=step.bundle,
         tune_config=tune.TuneConfig(reuse_actors=True),
-        param_space={"cell": tune.grid_search(list(cells))},
-        watch=TrialWatch(None, on_end, NodeWatch(node)),
-        verbose=verbose,
+        param_space={"cell": tune.grid_search(list(range(len(task.cells))))},
     )
+    fit(context, experiment, TrialWatch(None, on_end, NodeWatch(context.info.measuring)))
     step_view.end()
-
-
-class NodeWatch:
-    """Looks, now and then, whether the measuring node is still there: what waits for another would wait for ever."""
-
-    def __init__(self, node: MeasuringNode) -> None:
-        self._node, self._looked = node, time.monotonic()
-
-    def __call__(self) -> None:
-        """Raises StudyFailedError where it is not."""
-        if time.monotonic() - self._looked < NODE_SECONDS:
-            return
-        self._looked = time.monotonic()
-        if not is_there(self._node):
-            raise StudyFailedError("the node that measures is lost; --resume goes on with another of its kind")
-
-
-def trial_id_of(task: TrainTask, sample: dict[str, Any]) -> str:
-    """The name that a point of the space gives a trial of a search."""
-    return task.trial_id(task.training(sample))
-
-
-def fit(
-    trainable: Callable[..., None],
-    run: Path,
-    *,
-    name: str,
-    bundle: dict[str, float],
-    tune_config: tune.TuneConfig,
-    watch: TrialWatch,
-    verbose: bool,
-    param_space: dict[str, Any] | None = None,
-    retries: int = 0,
-    log: Sequence[str] = (),
-) -> None:
-    """Run one Tune experiment in `<run>/ray/<name>` to its end.
-
-    Args:
-        retries: how often a trial whose worker dies goes on from its last checkpoint.
-        log: names of LOGGERS.
-    """
-    storage = run.absolute() / "ray"
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, tune.PlacementGroupFactory([bundle])),
-        param_space=param_space,
-        tune_config=tune_config,
-        run_config=tune.RunConfig(
-            name=name,
-            storage_path=str(storage),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
-            failure_config=tune.FailureConfig(max_failures=retries),
-            callbacks=[watch, *loggers(log, run)],
-            verbose=2 if verbose else 0,
-        ),
-    )
-    try:
-        tuner.fit()
-    except TuneError as error:
-        if watch.trouble is not None:
-            raise watch.trouble from error
-        raise

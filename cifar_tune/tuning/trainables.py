@@ -1,7 +1,7 @@
 """What a Tune worker that trains runs. Functions of the package, so that workers import them by name.
 
 A trial's failure is a value that it reports, so that searcher, scheduler and ledger hear of it in the same way.
-The dashboard shows a function's name as the actor's: each is named for its stage.
+The dashboard shows a function's name as the actor's: each is named for its step.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainTask:
-    """What the trials of one stage have in common."""
+    """What the trials of one step have in common."""
 
     study: StudyConfig
     stage: Stage
@@ -154,7 +154,7 @@ def train_teacher(sample: dict[str, Any], task: TrainTask) -> None:
 
 
 def train_plain(sample: dict[str, Any], task: TrainTask) -> None:
-    """One trial of a student's control: labels alone."""
+    """One trial of a student's control: only labels, no teacher."""
     _train_trial(sample, task)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 import time
 import traceback
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from typing import Any
 from cifar_tune.device import environment
 from cifar_tune.errors import failure
 from cifar_tune.models.registry import count_parameters
-from cifar_tune.records import EpochRecord
+from cifar_tune.records import EpochRecord, TrialRecord
+from cifar_tune.runs.ledger import Ledger
 from cifar_tune.store import is_disk_full, seal, sha256_file, unseal
 from cifar_tune.training.loop import Epoch
 
@@ -134,3 +136,17 @@ def begun_trainings(experiments: Path) -> dict[str, BegunTraining]:
             if begun.trial_id not in found or found[begun.trial_id].epochs < begun.epochs:
                 found[begun.trial_id] = begun
     return found
+
+
+def unfinished(run: Path, ledger: Ledger) -> list[BegunTraining]:
+    """The trainings that a driver that died has begun, and not ended."""
+    ended = {r.trial_id for r in ledger.read(TrialRecord)}
+    return [b for b in begun_trainings(run / "ray").values() if b.trial_id not in ended]
+
+
+def forget_ended(run: Path, ledger: Ledger) -> None:
+    """Remove what the trials that have ended left to go on from."""
+    open_folders = {b.folder for b in unfinished(run, ledger)}
+    for folder in (run / "ray").glob("*/*/checkpoint_*"):
+        if str(folder) not in open_folders:
+            shutil.rmtree(folder, ignore_errors=True)

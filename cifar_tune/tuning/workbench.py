@@ -1,4 +1,7 @@
-"""What the `Workbench` on the measuring node does for a cell of the grid: build, read the test set, measure."""
+"""What the `Workbench` on the measuring node does for a cell of a grid: build, read the test set, measure, ship.
+
+What it answers passes through the worker of a trial, which must start in seconds: it is made of light modules' types.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +9,47 @@ import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import ray
 
-from cifar_tune.config import Variant
 from cifar_tune.data.datasets import ImageData
 from cifar_tune.errors import failed_status, failure
 from cifar_tune.measuring.build import compiled, evaluation, exported
 from cifar_tune.measuring.measurement import BATCH1_IMAGES, latency_skeleton, measured
 from cifar_tune.measuring.processes import environment_of_fresh, in_fresh_process, prepare_fresh_processes
-from cifar_tune.measuring.target import GridSettings, Target, load_target, make_source
-from cifar_tune.records import BuildRecord, EvaluationRecord
+from cifar_tune.measuring.target import (
+    Cell,
+    GridSettings,
+    MeasurementCell,
+    PreparationCell,
+    load_target,
+    make_source,
+)
+from cifar_tune.records import BuildRecord, EvaluationRecord, LatencyRecord
 from cifar_tune.runs.locks import exclusive_device
 from cifar_tune.runtimes.quantisation import calibration_data
-from cifar_tune.shipping.candidate import Shipment, Verification, make_candidate
-from cifar_tune.store import to_row
+from cifar_tune.shipping.candidate import CheckImages, make_candidate
+from cifar_tune.shipping.shipment import Shipment, Verification
+
+Preparation = tuple[BuildRecord | None, EvaluationRecord | None]
+"""What was done with a cell before it is measured."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrepareTask:
+    """The builds and evaluations of one step."""
+
+    cells: tuple[PreparationCell, ...]
+    settings: GridSettings
+    data: ray.ObjectRef
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeasureTask:
-    """What the evaluations, builds and measurements of one grid have in common."""
+    """The measurements of one step."""
 
+    cells: tuple[MeasurementCell, ...]
     settings: GridSettings
     data: ray.ObjectRef
 
@@ -37,14 +58,15 @@ class MeasureTask:
 class ShipTask:
     """What the candidate's folder is made of."""
 
-    shipment: Shipment
-    target: Target
+    cells: tuple[Cell, ...]
+    """The candidate."""
     settings: GridSettings
+    data: ray.ObjectRef
+    shipment: Shipment
     folder: Path
     """Absolute."""
     fp32: np.ndarray
     """Classes that FP32 eager of the same weights gives the test images: int (N,)."""
-    data: ray.ObjectRef
 
 
 def start(device: str, *, compiles: bool) -> None:
@@ -54,32 +76,27 @@ def start(device: str, *, compiles: bool) -> None:
         in_fresh_process(int)  # the first starts their server
 
 
-def prepare(cell: dict[str, Any], task: MeasureTask, gpus: str | None) -> dict[str, Any]:
-    """Compile or export a variant, and read the whole test set with it: records as rows.
-
-    The cell says what is due: `build`, `evaluate`, or both, in this order.
+def prepare(cell: PreparationCell, task: PrepareTask, gpus: str | None) -> Preparation:
+    """Compile or export a variant, then read the whole test set with it, as far as the cell asks for it.
 
     Args:
         gpus: CUDA_VISIBLE_DEVICES of the trial.
     """
-    settings, target, variant = task.settings, Target(**cell["target"]), Variant(**cell["variant"])
-    rows: dict[str, Any] = {}
+    build = read = None
     with environment_of_fresh(CUDA_VISIBLE_DEVICES=gpus):
-        if cell["build"]:
-            calibration = calibration_data(ray.get(task.data)) if variant.precision == "int8" else None
-            rows["build"] = to_row(_build(target, variant, settings, calibration))
-        if cell["evaluate"] and rows.get("build", {"status": "ok"})["status"] == "ok":
-            rows["evaluation"] = to_row(_evaluation(target, variant, settings, ray.get(task.data)))
-    return rows
+        if cell.build:
+            build = _build(cell, task)
+        if cell.evaluate and (build is None or build.status == "ok"):
+            read = _evaluation(cell, task)
+    return build, read
 
 
-def measure(cell: dict[str, Any], task: MeasureTask, gpus: str | None) -> dict[str, Any]:
-    """Measure one variant at batch 1: a LatencyRecord as a row.
+def measure(cell: MeasurementCell, task: MeasureTask, gpus: str | None) -> LatencyRecord:
+    """Measure one variant at batch 1.
 
     Beyond Ray's resources it holds the machine's lock of the device, so that two studies take turns.
     """
-    settings, target, variant = task.settings, Target(**cell["target"]), Variant(**cell["variant"])
-    skeleton = latency_skeleton(settings, target, variant, cell["stage"], cell["repeat"])
+    settings = task.settings
     data: ImageData = ray.get(task.data)
     tests = data.test_images[:BATCH1_IMAGES]
     first = dataclasses.replace(data, train_images=data.train_images[:0], test_images=tests)
@@ -90,61 +107,56 @@ def measure(cell: dict[str, Any], task: MeasureTask, gpus: str | None) -> dict[s
             exclusive_device(settings.device, wait=waits, purpose=f"(run {settings.run})"),
         ):
             started = time.perf_counter()
-            record = measured(skeleton, target, variant, settings, first, cell["fallback"])
-            record = dataclasses.replace(record, measure_seconds=time.perf_counter() - started)
+            record = measured(cell, settings, first)
+            return dataclasses.replace(record, measure_seconds=time.perf_counter() - started)
     except Exception as error:  # noqa: BLE001 - whatever ends a measurement becomes its row
-        record = dataclasses.replace(skeleton, status=failed_status(error), error=failure(error))
-    return to_row(record)
+        skeleton = latency_skeleton(cell, settings)
+        return dataclasses.replace(skeleton, status=failed_status(error), error=failure(error))
 
 
-def ship(_: dict[str, Any], task: ShipTask, gpus: str | None) -> dict[str, Any]:
-    """Make the candidate's folder: the Verification as a row."""
+def ship(cell: Cell, task: ShipTask, gpus: str | None) -> Verification:
+    """Make the candidate's folder, and check it."""
     settings, data = task.settings, ray.get(task.data)
-    given = (task.shipment, task.target, settings, task.folder, task.fp32)
+    images = CheckImages(pixels=data.test_images, labels=data.test_labels, fp32=task.fp32)
     purpose = f"(candidate of run {settings.run})"
     with (
         environment_of_fresh(CUDA_VISIBLE_DEVICES=gpus),
         exclusive_device(settings.device, wait=True, purpose=purpose),
     ):
-        found = in_fresh_process(_shipped, *given, calibration_data(data), data.test_images, data.test_labels)
-    return dataclasses.asdict(found)
+        calibration = calibration_data(data)
+        return in_fresh_process(_shipped, cell, task.shipment, settings, calibration, images, task.folder)
 
 
 def _shipped(
-    shipment: Shipment,
-    target: Target,
-    settings: GridSettings,
-    folder: Path,
-    fp32: np.ndarray,
-    calibration: ImageData,
-    pixels: np.ndarray,
-    labels: np.ndarray,
+    cell: Cell, shipment: Shipment, settings: GridSettings, calibration: ImageData, images: CheckImages, folder: Path
 ) -> Verification:
-    variant, threads = shipment.row.measured_variant, settings.measurement_threads
-    source = make_source(load_target(target), target, variant, settings, threads, calibration)
-    return make_candidate(folder, shipment, source, pixels, labels, fp32)
+    source = make_source(load_target(cell.target), cell, settings, settings.measurement_threads, calibration)
+    return make_candidate(folder, shipment, source, images)
 
 
-def _build(target: Target, variant: Variant, settings: GridSettings, calibration: ImageData | None) -> BuildRecord:
+def _build(cell: PreparationCell, task: PrepareTask) -> BuildRecord:
+    variant = cell.variant
     try:
         if variant.runtime == "torch":
-            return in_fresh_process(compiled, target, variant, settings)
-        return in_fresh_process(exported, target, variant, settings, calibration)
+            return in_fresh_process(compiled, cell, task.settings)
+        calibration = calibration_data(ray.get(task.data)) if variant.precision == "int8" else None
+        return in_fresh_process(exported, cell, task.settings, calibration)
     except Exception as error:  # noqa: BLE001 - whatever ends a build becomes its row
         return BuildRecord(
-            model=target.model,
-            trial_id=None if variant.runtime == "torch" else target.trial_id,
+            model=cell.target.model,
+            trial_id=None if variant.runtime == "torch" else cell.target.trial_id,
             variant=variant.name,
             status=failed_status(error),
             error=failure(error),
         )
 
 
-def _evaluation(target: Target, variant: Variant, settings: GridSettings, data: ImageData) -> EvaluationRecord:
+def _evaluation(cell: PreparationCell, task: PrepareTask) -> EvaluationRecord:
+    data: ImageData = ray.get(task.data)
     tests = dataclasses.replace(data, train_images=data.train_images[:0])
     try:
-        return in_fresh_process(evaluation, target, variant, tests, settings)
+        return in_fresh_process(evaluation, cell, task.settings, tests)
     except Exception as error:  # noqa: BLE001 - whatever ends an evaluation becomes its row
         return EvaluationRecord(
-            trial_id=target.trial_id, variant=variant.name, status=failed_status(error), error=failure(error)
+            trial_id=cell.target.trial_id, variant=cell.variant.name, status=failed_status(error), error=failure(error)
         )

@@ -1,4 +1,4 @@
-"""The variant grid as a stage of a run: what can be prepared beside each other, then each measurement alone."""
+"""The variant grid as a step of a run: builds and accuracies at the same time, then one measurement after another."""
 
 from __future__ import annotations
 
@@ -7,27 +7,24 @@ import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cifar_tune.config import REFERENCE, StudyConfig, Variant, grid_variants
 from cifar_tune.errors import DeviceTakenError, StudyFailedError
 from cifar_tune.measuring.measurement import latency_skeleton
-from cifar_tune.measuring.target import GridSettings, Target, artifact_folder
+from cifar_tune.measuring.target import Cell, GridSettings, MeasurementCell, PreparationCell, Target, artifact_folder
 from cifar_tune.records import BuildRecord, EvaluationRecord, LatencyRecord
 from cifar_tune.runs.ledger import latency_key
 from cifar_tune.runs.locks import exclusive_device
 from cifar_tune.runtimes import RUNTIMES
-from cifar_tune.store import from_row, user_cache
+from cifar_tune.store import user_cache
 from cifar_tune.tuning.metrics import row_measured
 from cifar_tune.tuning.proxies import measure_latency, prepare_variant
 from cifar_tune.tuning.slots import Slots, exclusive_bundle, preparation_slots
-from cifar_tune.tuning.stages import run_cells
-from cifar_tune.tuning.workbench import MeasureTask
+from cifar_tune.tuning.stages import CellStep, run_cells
+from cifar_tune.tuning.workbench import MeasureTask, Preparation, PrepareTask
 from sweeps.steps.job import Job
-
-Cell = dict[str, Any]
 
 
 def study_variants(study: StudyConfig, device: str) -> list[Variant]:
@@ -40,14 +37,14 @@ def study_variants(study: StudyConfig, device: str) -> list[Variant]:
 
 
 def measure_grid(work: Job, targets: Sequence[Target], also_read: Sequence[Target] = ()) -> None:
-    """All variants of all targets: builds and accuracy beside each other, then latency, each alone.
+    """All variants of all targets: builds and accuracies at the same time, then one latency after another.
 
     Args:
         also_read: models that read the test set as FP32 eager, and are not measured.
     """
     variants = study_variants(work.study, work.device)
-    # models in turn, so that the references of each lie all over the stage, and a drift of the machine in none alone
-    cells = [cell_of(s, v) for v in variants for s in targets]
+    # models in turn, so that the references of each lie all over the step: a drift of the machine meets all models
+    cells = [MeasurementCell(target=target, variant=variant) for variant in variants for target in targets]
     measure_cells(work, cells, "latency", also_read=also_read)
 
 
@@ -85,18 +82,28 @@ class Preparations:
         self._builds = {(r.trial_id or r.model, r.variant): r for r in work.ledger.read(BuildRecord)}
         self._evaluations = {(r.trial_id, r.variant): r for r in work.ledger.read(EvaluationRecord)}
 
-    def build(self, target: Target, variant: Variant) -> BuildRecord | None:
-        """The build of a variant; None where it needs none, or has none yet. A lost artifact is none."""
+    def build(self, cell: Cell) -> BuildRecord | None:
+        """The build of a cell; None where it needs none, or has none yet. A lost artifact is none."""
+        target, variant = cell.target, cell.variant
         if not needs_build(variant):
             return None
         of = target.model if variant.runtime == "torch" else target.trial_id
         record = self._builds.get((of, variant.built.name))
-        lost = RUNTIMES[variant.runtime].export and not artifact_folder(self._settings, target, variant).is_dir()
+        lost = RUNTIMES[variant.runtime].export and not artifact_folder(self._settings, cell).is_dir()
         return None if record is not None and record.status == "ok" and lost else record
 
-    def evaluation(self, target: Target, variant: Variant) -> EvaluationRecord | None:
-        """The reading of the test set that counts for a variant."""
-        return self._evaluations.get((target.trial_id, variant.evaluated.name))
+    def evaluation(self, cell: Cell) -> EvaluationRecord | None:
+        """The reading of the test set that counts for a cell."""
+        return self._evaluations.get((cell.target.trial_id, cell.variant.evaluated.name))
+
+    def reference(self, target: Target) -> EvaluationRecord | None:
+        """The reading of the test set in FP32 eager."""
+        return self.evaluation(Cell(target=target, variant=REFERENCE))
+
+    def obstacle(self, cell: Cell) -> BuildRecord | EvaluationRecord | None:
+        """The preparation of a cell that did not succeed, if any."""
+        records = (self.build(cell), self.evaluation(cell))
+        return next((r for r in records if r is not None and r.status != "ok"), None)
 
     def beside(self, build: BuildRecord) -> int | None:
         """Most builds that ran at one time beside this one."""
@@ -117,135 +124,105 @@ def needs_build(variant: Variant) -> bool:
     return variant.compile != "none" or RUNTIMES[variant.runtime].export is not None
 
 
-def prepare_variants(work: Job, wanted: Sequence[tuple[Target, Variant]], *, evaluate: bool) -> None:
+def prepare_variants(work: Job, wanted: Sequence[Cell], *, evaluate: bool) -> None:
     """Compile and export, and read the test set, as many at a time as there are slots, before anything is measured."""
     cells = preparation_cells(work, wanted, evaluate=evaluate and work.labelled)
 
-    def keep(cell: Cell, row: dict[str, Any] | None, error: str | None) -> str:
-        target, variant = Target(**cell["target"]), Variant(**cell["variant"])
-        if row is None:
-            row = _died(target, variant, cell, error)
-        shown = f"{target.model} {variant.name}"
-        if "build" in row:
-            build = from_row(BuildRecord, row["build"])
+    def keep(cell: PreparationCell, prepared: Preparation | None, error: str | None) -> str:
+        build, evaluation = prepared or _died(cell, error)
+        shown = f"{cell.target.model} {cell.variant.name}"
+        if build is not None:
             work.ledger.put_build(build)
             shown += f" {build.compile_seconds:.0f} s" if build.compile_seconds is not None else f" {build.status}"
-        if "evaluation" in row:
-            work.ledger.put_evaluation(from_row(EvaluationRecord, row["evaluation"]))
+        if evaluation is not None:
+            work.ledger.put_evaluation(evaluation)
         return shown
 
     slots = preparation_slots(work.study, work.info, work.device, max(1, len(cells)))
-    run_cells(
-        prepare_variant,
-        work.workbench,
-        MeasureTask(settings=grid_settings(work, slots), data=work.data),
-        cells,
-        {**slots.bundle, **work.info.measuring.touch},
-        work.run,
-        "prepare variants",
-        work.view,
-        keep,
-        node=work.info.measuring,
-        verbose=work.study.verbose,
-    )
+    bundle = {**slots.bundle, **work.info.measuring.touch}
+    step = CellStep(title="prepare variants", trainable=prepare_variant, bundle=bundle)
+    task = PrepareTask(cells=tuple(cells), settings=grid_settings(work, slots), data=work.data)
+    run_cells(work, step, task, keep)
 
 
-def preparation_cells(work: Job, wanted: Sequence[tuple[Target, Variant]], *, evaluate: bool) -> list[Cell]:
+def preparation_cells(work: Job, wanted: Sequence[Cell], *, evaluate: bool) -> list[PreparationCell]:
     """What is still to be built or evaluated, each once; the longest work, compilation, first."""
     done = Preparations(work)
-    compiles: dict[tuple[str, str], Cell] = {}
-    exports: list[Cell] = []
-    evaluations: dict[tuple[str, str], Cell] = {}
-    for target, variant in dict.fromkeys((target, variant.built) for target, variant in wanted):
-        build, evaluation = done.build(target, variant), done.evaluation(target, variant)
+    compiles: dict[tuple[str, str], PreparationCell] = {}
+    exports: list[PreparationCell] = []
+    evaluations: dict[tuple[str, str], PreparationCell] = {}
+    for cell in dict.fromkeys(Cell(target=c.target, variant=c.variant.built) for c in wanted):
+        target, variant = cell.target, cell.variant
+        build, evaluation = done.build(cell), done.evaluation(cell)
         # what failed before is tried again: a run is resumed when its cause has been mended
         built = not needs_build(variant) or (build is not None and build.status != "failed")
         if variant.compile != "none" and not built:  # one build serves all weights of an architecture
-            key = (target.model, variant.name)
-            compiles.setdefault(key, cell_of(target, variant, build=True, evaluate=False))
+            due = PreparationCell(target=target, variant=variant, build=True, evaluate=False)
+            compiles.setdefault((target.model, variant.name), due)
         read = not evaluate or (evaluation is not None and evaluation.status != "failed")
         if RUNTIMES[variant.runtime].export is not None and not (built and read):
-            exports.append(cell_of(target, variant, build=not built, evaluate=not read))
+            exports.append(PreparationCell(target=target, variant=variant, build=not built, evaluate=not read))
         elif not read:
-            key = (target.trial_id, variant.evaluated.name)
-            evaluations.setdefault(key, cell_of(target, variant.evaluated, build=False, evaluate=True))
+            due = PreparationCell(target=target, variant=variant.evaluated, build=False, evaluate=True)
+            evaluations.setdefault((target.trial_id, variant.evaluated.name), due)
     return [*compiles.values(), *exports, *evaluations.values()]
 
 
-def _died(target: Target, variant: Variant, cell: Cell, error: str | None) -> dict[str, Any]:
+def _died(cell: PreparationCell, error: str | None) -> Preparation:
     """The records of a preparation whose worker died."""
-    row: dict[str, Any] = {}
-    if cell["build"]:
-        trial_id = None if variant.runtime == "torch" else target.trial_id
-        row["build"] = dataclasses.asdict(
-            BuildRecord(model=target.model, trial_id=trial_id, variant=variant.name, status="failed", error=error)
-        )
-    if cell["evaluate"]:
-        row["evaluation"] = dataclasses.asdict(
-            EvaluationRecord(trial_id=target.trial_id, variant=variant.name, status="failed", error=error)
-        )
-    return row
+    target, variant = cell.target, cell.variant.name
+    built_of = None if cell.variant.runtime == "torch" else target.trial_id
+    build = BuildRecord(model=target.model, trial_id=built_of, variant=variant, status="failed", error=error)
+    read = EvaluationRecord(trial_id=target.trial_id, variant=variant, status="failed", error=error)
+    return build if cell.build else None, read if cell.evaluate else None
 
 
 # --- measurement ------------------------------------------------------------------------------------------------
 
 
-def cell_of(target: Target, variant: Variant, **more: Any) -> Cell:
-    """One preparation or measurement as plain data, which is what Tune carries."""
-    return {
-        "target": dataclasses.asdict(target),
-        "variant": dataclasses.asdict(variant),
-        "stage": "grid",
-        "repeat": 0,
-        "fallback": None,
-        **more,
-    }
-
-
 def measure_cells(
-    work: Job, cells: Sequence[Cell], name: str, *, evaluate: bool = True, also_read: Sequence[Target] = ()
+    work: Job,
+    cells: Sequence[MeasurementCell],
+    name: str,
+    *,
+    evaluate: bool = True,
+    also_read: Sequence[Target] = (),
 ) -> None:
     """Prepare, then measure what the ledger does not hold, one trial a node at a time; every cell ends as a row."""
     done = work.ledger.latency_keys(work.study.latency_config().protocol)
-    due = [(cell, Target(**cell["target"]), Variant(**cell["variant"])) for cell in cells if _key(cell) not in done]
-    wanted = [(target, variant) for _, target, variant in due] + [(target, REFERENCE) for target in also_read]
-    prepare_variants(work, wanted, evaluate=evaluate)
+    due = [cell for cell in cells if _key(cell) not in done]
+    also = [Cell(target=target, variant=REFERENCE) for target in also_read]
+    prepare_variants(work, [*due, *also], evaluate=evaluate)
     prepared = Preparations(work)
-    missing: list[Cell] = []
-    for cell, target, variant in due:
-        obstacle = _obstacle(prepared, target, variant)
-        if obstacle is None:
-            missing.append(cell)
-        elif obstacle.status == "failed" and cell["variant"]["compile"] != "none":  # R12
-            missing.append({**cell, "fallback": f"torch.compile failed ({obstacle.error})"})
-        else:  # what could not be prepared needs no process to say so
-            row = dataclasses.replace(_dead(work, cell, obstacle.error), status=obstacle.status)
-            work.ledger.put_latency(row)
-            row_measured(row)
+    missing = _measurable(work, due, prepared)
     _announce_turn(work)
 
-    def keep(cell: Cell, row: dict[str, Any] | None, error: str | None) -> str:
-        record = from_row(LatencyRecord, row) if row else _dead(work, cell, error)
-        target, variant = Target(**cell["target"]), Variant(**cell["variant"])
-        record = with_build(with_accuracy(record, target, variant, prepared), target, variant, prepared)
+    def keep(cell: MeasurementCell, measured: LatencyRecord | None, error: str | None) -> str:
+        record = with_build(with_accuracy(measured or _dead(work, cell, error), cell, prepared), cell, prepared)
         work.ledger.put_latency(record)
         row_measured(record)
         shown = f"{record.p50_ms:.2f} ms" if record.p50_ms is not None else record.status
         return f"{record.model} {record.variant} {shown}"
 
-    run_cells(
-        measure_latency,
-        work.workbench,
-        MeasureTask(settings=grid_settings(work), data=work.data),
-        missing,
-        exclusive_bundle(work.info, work.device),
-        work.run,
-        name,
-        work.view,
-        keep,
-        node=work.info.measuring,
-        verbose=work.study.verbose,
-    )
+    step = CellStep(title=name, trainable=measure_latency, bundle=exclusive_bundle(work.info, work.device))
+    task = MeasureTask(cells=tuple(missing), settings=grid_settings(work), data=work.data)
+    run_cells(work, step, task, keep)
+
+
+def _measurable(work: Job, due: Sequence[MeasurementCell], prepared: Preparations) -> list[MeasurementCell]:
+    """The cells that can be measured, or their stand-ins; what could not be prepared needs no process to say so."""
+    measurable: list[MeasurementCell] = []
+    for cell in due:
+        obstacle = prepared.obstacle(cell)
+        if obstacle is None:
+            measurable.append(cell)
+        elif obstacle.status == "failed" and cell.variant.compile != "none":  # R12
+            measurable.append(dataclasses.replace(cell, fallback=f"torch.compile failed ({obstacle.error})"))
+        else:
+            row = dataclasses.replace(_dead(work, cell, obstacle.error), status=obstacle.status)
+            work.ledger.put_latency(row)
+            row_measured(row)
+    return measurable
 
 
 def _announce_turn(work: Job) -> None:
@@ -263,28 +240,18 @@ def _announce_turn(work: Job) -> None:
         work.view.say(f"Waiting for a turn: {taken}")
 
 
-def _obstacle(prepared: Preparations, target: Target, variant: Variant) -> BuildRecord | EvaluationRecord | None:
-    """The preparation of a variant that did not succeed, if any."""
-    records = (prepared.build(target, variant), prepared.evaluation(target, variant))
-    return next((r for r in records if r is not None and r.status != "ok"), None)
+def _key(cell: MeasurementCell) -> str:
+    return latency_key(cell.stage, cell.target.checkpoint_sha256, cell.variant.name, cell.repeat)
 
 
-def _key(cell: Cell) -> str:
-    return latency_key(
-        cell["stage"], cell["target"]["checkpoint_sha256"], Variant(**cell["variant"]).name, cell["repeat"]
-    )
-
-
-def _dead(work: Job, cell: Cell, error: str | None) -> LatencyRecord:
+def _dead(work: Job, cell: MeasurementCell, error: str | None) -> LatencyRecord:
     """The row of a cell that was not measured."""
-    target, variant = Target(**cell["target"]), Variant(**cell["variant"])
-    skeleton = latency_skeleton(grid_settings(work), target, variant, cell["stage"], cell["repeat"])
-    return dataclasses.replace(skeleton, error=error)
+    return dataclasses.replace(latency_skeleton(cell, grid_settings(work)), error=error)
 
 
-def with_accuracy(record: LatencyRecord, target: Target, variant: Variant, prepared: Preparations) -> LatencyRecord:
+def with_accuracy(record: LatencyRecord, cell: Cell, prepared: Preparations) -> LatencyRecord:
     """The row with the accuracy that its runtime, precision, layout and weights have over the test set."""
-    own, reference = prepared.evaluation(target, variant), prepared.evaluation(target, REFERENCE)
+    own, reference = prepared.evaluation(cell), prepared.reference(cell.target)
     if record.status not in ("ok", "fallback") or own is None:
         return record
     quality = ("test_accuracy", "balanced_accuracy", "auroc", "precision_score", "recall_score")
@@ -299,9 +266,9 @@ def _agreement(own: EvaluationRecord, reference: EvaluationRecord | None) -> flo
     return float(same.mean())
 
 
-def with_build(record: LatencyRecord, target: Target, variant: Variant, prepared: Preparations) -> LatencyRecord:
+def with_build(record: LatencyRecord, cell: Cell, prepared: Preparations) -> LatencyRecord:
     """The row with the time that its compilation or export took."""
-    build = prepared.build(target, variant)
+    build = prepared.build(cell)
     if build is None:
         return record
     return dataclasses.replace(

@@ -66,5 +66,5 @@ def _came_of_an_interrupt(error: BaseException | None) -> bool:
 
 def end_at_the_next() -> None:
     """From now on SIGINT and SIGTERM end this process at once."""
-    for again in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(again, lambda *_: os._exit(cli.INTERRUPTED))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(cli.INTERRUPTED))

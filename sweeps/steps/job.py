@@ -38,7 +38,8 @@ from cifar_tune.store import (
 )
 from cifar_tune.training.precision import answering_precision, training_precision
 from cifar_tune.training.teacher import TeacherRef
-from cifar_tune.tuning.cluster import ClusterInfo, cluster
+from cifar_tune.tuning.cluster import cluster
+from cifar_tune.tuning.context import RunContext
 from cifar_tune.tuning.keeper import ranked
 from cifar_tune.tuning.progress import StudyView
 from cifar_tune.tuning.proxies import start_workbench
@@ -50,13 +51,9 @@ from sweeps.steps.interrupts import end_at_the_next, interruptible
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """A run at work: its folder, its cluster and its data there."""
+class Job(RunContext):
+    """A run at work, with its data on the cluster."""
 
-    study: StudyConfig
-    device: str
-    run: Path
-    about_data: dict[str, object]
     classes: int
     input_shape: tuple[int, int, int]
     """Channels, height, width."""
@@ -67,11 +64,6 @@ class Job:
     """What the students' search trains on: all of the data, or its subset."""
     pretrained: Mapping[str, Path]
     """Model -> the weights that its trials begin with; a model that is not there begins with fresh ones."""
-    info: ClusterInfo
-    workbench: Any
-    """The handle of the Workbench on the measuring node; None: nothing is measured."""
-    ledger: Ledger
-    view: StudyView
 
 
 @contextlib.contextmanager
@@ -106,7 +98,7 @@ def job(prepared: Prepared, *, measures: bool = True) -> Iterator[Job]:
             study=study,
             device=prepared.device,
             run=run,
-            about_data=about,
+            dataset=prepared.data.label,
             classes=len(prepared.data.classes),
             input_shape=prepared.input_shape,
             labelled=prepared.labelled,
@@ -171,8 +163,8 @@ def write_tables(work: Job, finals: Sequence[TrialRecord] = (), measured: Collec
     """The run's Parquet files, from its ledger.
 
     Args:
-        finals: the rows of stage `final`. A resumed run may have new ones: those that are finalists no more stay in
-            the ledger alone, and so do their epochs and measurements.
+        finals: the rows of stage `final`. A resumed run may have new ones: those that are no longer finalists stay only
+            in the ledger, and so do their epochs and measurements.
         measured: ids of other trials whose variants were measured.
     """
     searched = [t for t in work.ledger.read(TrialRecord) if t.stage != "final"]
@@ -265,18 +257,14 @@ def as_target(work: Job, trial: TrialRecord) -> Target:
     )
 
 
-def training_of(work: Job, arm: Arm, model: str, sample: dict[str, Any], seed: int, epochs: int) -> Training:
-    """A training that begins with the pretrained weights of its model, where the user brought some."""
-    start = work.pretrained.get(model)
-    return Training(
-        arm=arm,
-        model=model,
-        sample=sample,
-        seed=seed,
-        epochs=epochs,
+def with_start(work: Job, training: Training) -> Training:
+    """The training with the weights that the user brought for its model, if any, and the arithmetic of its steps."""
+    start = work.pretrained.get(training.model)
+    return dataclasses.replace(
+        training,
         start=None if start is None else str(start),
         start_sha256=None if start is None else sha256_file(start),
-        precision=precision_of(work, model),
+        precision=precision_of(work, training.model),
     )
 
 
@@ -288,7 +276,7 @@ def precision_of(work: Job, model: str) -> TrainPrecision:
 def train_task(
     work: Job, stage: Stage, slots: Slots, template: Training | None = None, teacher: TeacherRef | None = None
 ) -> TrainTask:
-    """What the trials of one of this run's stages have in common."""
+    """What the trials of one of this run's steps have in common."""
     on_subset = stage in (PLAIN_ARM, DISTILL_ARM)
     return TrainTask(
         study=work.study,

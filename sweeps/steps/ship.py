@@ -1,22 +1,22 @@
-"""The candidate's folder as the last stage of a run: made on the measuring node, opened in a fresh process, checked."""
+"""The candidate's folder as the last step of a run: made on the measuring node, opened in a fresh process, checked."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from analysis.paired import interval
 from cifar_tune.config import REFERENCE
-from cifar_tune.measuring.target import Target
+from cifar_tune.measuring.target import Cell, Target
 from cifar_tune.records import EvaluationRecord, LatencyRecord, TrialRecord
-from cifar_tune.shipping.candidate import Shipment, Verification, is_shipped
+from cifar_tune.shipping.candidate import is_shipped
+from cifar_tune.shipping.shipment import Shipment, Verification
 from cifar_tune.tuning.proxies import ship_candidate
 from cifar_tune.tuning.slots import exclusive_bundle
-from cifar_tune.tuning.stages import run_cells
+from cifar_tune.tuning.stages import CellStep, run_cells
 from cifar_tune.tuning.workbench import ShipTask
 from sweeps.steps.checks import Prepared
 from sweeps.steps.grid import grid_settings
@@ -34,33 +34,22 @@ def ship(work: Job, prepared: Prepared, targets: Sequence[Target], row: LatencyR
         return
     target = next(s for s in targets if s.trial_id == row.trial_id)
     task = ShipTask(
-        shipment=_shipment(work, prepared, target, row, reason),
-        target=target,
+        cells=(Cell(target=target, variant=row.measured_variant),),
         settings=grid_settings(work),
+        data=work.data,
+        shipment=_shipment(work, prepared, target, row, reason),
         folder=folder,
         fp32=_fp32_classes(work, row),
-        data=work.data,
     )
 
-    def keep(_: dict[str, Any], found: dict[str, Any] | None, error: str | None) -> str:
-        verification = Verification(**found) if found else Verification(ok=False, images=0, problem=error)
+    def keep(_: Cell, found: Verification | None, error: str | None) -> str:
+        verification = found or Verification(ok=False, images=0, problem=error)
         if not verification.ok:
             work.view.say(f"Candidate {verification}")
         return "verified" if verification.ok else "NOT verified"
 
-    run_cells(
-        ship_candidate,
-        work.workbench,
-        task,
-        [{}],
-        exclusive_bundle(work.info, work.device),
-        work.run,
-        "candidate",
-        work.view,
-        keep,
-        node=work.info.measuring,
-        verbose=work.study.verbose,
-    )
+    bundle = exclusive_bundle(work.info, work.device)
+    run_cells(work, CellStep(title="candidate", trainable=ship_candidate, bundle=bundle), task, keep)
 
 
 def _shipment(work: Job, prepared: Prepared, target: Target, row: LatencyRecord, reason: str) -> Shipment:
@@ -72,7 +61,7 @@ def _shipment(work: Job, prepared: Prepared, target: Target, row: LatencyRecord,
         row=row,
         recipe=next((t for t in trials if t.trial_id == row.trial_id), None),
         checkpoint=Path(target.checkpoint),
-        data=str(work.about_data["label"]),
+        data=work.dataset,
         train_images=len(data.train_images),
         test_images=len(data.test_images),
         classes=data.classes,

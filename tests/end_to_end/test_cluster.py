@@ -25,8 +25,8 @@ def nodes() -> Iterator[tuple[Cluster, ClusterInfo]]:
 
 
 def test_a_lost_node_costs_only_the_epoch_in_flight(nodes: tuple[Cluster, ClusterInfo], tmp_path: Path) -> None:
-    undisturbed = weights_after(tmp_path / "undisturbed")
-    assert weights_after(tmp_path / "disturbed", lose=nodes[0]) == undisturbed
+    undisturbed = weights_after(tmp_path / "undisturbed", nodes[1])
+    assert weights_after(tmp_path / "disturbed", nodes[1], lose=nodes[0]) == undisturbed
     assert set(undisturbed) == set(SEEDS)
 
 
@@ -35,7 +35,7 @@ def test_trials_spread_over_the_nodes(nodes: tuple[Cluster, ClusterInfo]) -> Non
     assert (slots.concurrent, slots.cpus) == (3, 1)
 
 
-def test_a_measurement_holds_the_measuring_node_alone(nodes: tuple[Cluster, ClusterInfo]) -> None:
+def test_only_one_measurement_holds_the_measuring_node(nodes: tuple[Cluster, ClusterInfo]) -> None:
     bundle = exclusive_bundle(nodes[1], "cpu")
     assert (bundle["CPU"], bundle["latency_slot"]) == (1, 1)
     assert nodes[1].measuring.name in bundle

@@ -19,15 +19,15 @@ from cifar_tune.models.registry import build_model
 from cifar_tune.models.weights import load_weights, save_weights
 from cifar_tune.records import LatencyRecord
 from cifar_tune.shipping.candidate import (
+    CheckImages,
     deploy,
     is_shipped,
     make_candidate,
-    model_card,
     note_verification,
-    plain_text,
     verify,
     write_candidate,
 )
+from cifar_tune.shipping.templates import model_card, plain_text
 from cifar_tune.store import sha256_file
 
 
@@ -48,6 +48,10 @@ def fp32(weights: Path) -> np.ndarray:
         return model(images).argmax(1).numpy()
 
 
+def check(fp32: np.ndarray) -> CheckImages:
+    return CheckImages(pixels=PIXELS, labels=fp32, fp32=fp32)
+
+
 def ship(folder: Path, weights: Path, fp32: np.ndarray, variant: Variant) -> LatencyRecord:
     shipped = shipment(weights, fp32, variant)
     write_candidate(folder, shipped)
@@ -60,7 +64,7 @@ def test_folder_answers_as_the_model_does_without_the_package(
     tmp_path: Path, weights: Path, fp32: np.ndarray, variant: Variant
 ) -> None:
     row = ship(tmp_path / "candidate", weights, fp32, variant)
-    found = verify(tmp_path / "candidate", row, PIXELS, fp32, fp32)
+    found = verify(tmp_path / "candidate", row, check(fp32))
     assert found.accuracy is not None, found
     assert found.accuracy >= (1.0 if variant.precision == "fp32" else 0.9), found
 
@@ -69,14 +73,14 @@ def test_a_folder_with_other_weights_is_not_verified(tmp_path: Path, weights: Pa
     other = tmp_path / "other.safetensors"
     save_weights(build_model("resnet_tiny", len(CLASSES), seed=2), other)
     row = ship(tmp_path / "candidate", other, fp32, Variant(runtime="onnxruntime"))
-    found = verify(tmp_path / "candidate", row, PIXELS, fp32, fp32)
+    found = verify(tmp_path / "candidate", row, check(fp32))
     assert (found.ok, found.problem is None) == (False, False)
 
 
 def test_a_folder_that_does_not_open_is_not_verified(tmp_path: Path, weights: Path, fp32: np.ndarray) -> None:
     row = ship(tmp_path / "candidate", weights, fp32, Variant(runtime="onnxruntime"))
     (tmp_path / "candidate" / "model.onnx").write_bytes(b"cut off")
-    found = verify(tmp_path / "candidate", row, PIXELS, fp32, fp32)
+    found = verify(tmp_path / "candidate", row, check(fp32))
     assert found.accuracy is None
     assert "model.onnx" in str(found)
 
@@ -84,7 +88,7 @@ def test_a_folder_that_does_not_open_is_not_verified(tmp_path: Path, weights: Pa
 def test_slow_models_are_checked_on_fewer_images(tmp_path: Path, weights: Path, fp32: np.ndarray) -> None:
     row = ship(tmp_path / "candidate", weights, fp32, Variant(runtime="onnxruntime"))
     slow = dataclasses.replace(row, p50_ms=5_000.0)
-    assert verify(tmp_path / "candidate", slow, PIXELS, fp32, fp32).images == 12
+    assert verify(tmp_path / "candidate", slow, check(fp32)).images == 12
 
 
 def test_candidate_is_shipped_once_it_is_checked(tmp_path: Path, weights: Path, fp32: np.ndarray) -> None:
@@ -116,7 +120,7 @@ def test_candidate_takes_the_place_of_an_earlier_one(tmp_path: Path, weights: Pa
     folder.mkdir()
     (folder / "model.engine").write_text("of an earlier choice")
     shipped = shipment(weights, fp32, variant)
-    found = make_candidate(folder, shipped, source(folder, weights, variant), PIXELS, fp32, fp32)
+    found = make_candidate(folder, shipped, source(folder, weights, variant), check(fp32))
     assert found.ok, found
     assert is_shipped(folder, shipped.row)
     assert {p.name for p in folder.iterdir()} >= {"model.onnx", "model.safetensors", "MODEL_CARD.md", "example.py"}
@@ -128,9 +132,7 @@ def test_candidate_that_cannot_be_exported_is_there_with_the_reason(
 ) -> None:
     folder, variant = tmp_path / "candidate", Variant(runtime="onnxruntime")
     (tmp_path / "artifact").write_text("a file where the artifact's folder should be")
-    found = make_candidate(
-        folder, shipment(weights, fp32, variant), source(folder, weights, variant), PIXELS, fp32, fp32
-    )
+    found = make_candidate(folder, shipment(weights, fp32, variant), source(folder, weights, variant), check(fp32))
     assert not found.ok
     assert "FileExistsError" in str(found.problem)
     assert "NOT verified" in (folder / "MODEL_CARD.md").read_text()

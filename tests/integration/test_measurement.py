@@ -30,12 +30,12 @@ from cifar_tune.errors import (
 from cifar_tune.measuring import build as preparation
 from cifar_tune.measuring import measurement
 from cifar_tune.measuring.build import evaluation, exported
-from cifar_tune.measuring.measurement import latency_skeleton, measure_here, measured, stand_ins
-from cifar_tune.measuring.processes import alone, in_fresh_process, in_fresh_processes
-from cifar_tune.measuring.target import GridSettings, Target
+from cifar_tune.measuring.measurement import measure_here, measured, stand_ins
+from cifar_tune.measuring.processes import exclusive_turn, in_fresh_process, in_fresh_processes
+from cifar_tune.measuring.target import Cell, GridSettings, MeasurementCell, Target
 from cifar_tune.models.registry import build_model
 from cifar_tune.models.weights import save_weights
-from cifar_tune.records import LatencyRecord
+from cifar_tune.records import EvaluationRecord, LatencyRecord
 from cifar_tune.store import sha256_file
 
 DATA = small_data()
@@ -60,8 +60,12 @@ def target(tmp_path: Path) -> Target:
 
 
 def row(target: Target, variant: Variant, with_settings: GridSettings, fallback: str | None = None) -> LatencyRecord:
-    skeleton = latency_skeleton(with_settings, target, variant, "grid", 0)
-    return measured(skeleton, target, variant, with_settings, DATA, fallback)
+    cell = MeasurementCell(target=target, variant=variant, fallback=fallback)
+    return measured(cell, with_settings, DATA)
+
+
+def read(target: Target, variant: Variant, tmp_path: Path) -> EvaluationRecord:
+    return evaluation(Cell(target=target, variant=variant), settings(tmp_path), DATA)
 
 
 def test_each_call_has_a_process_of_its_own() -> None:
@@ -122,7 +126,7 @@ def spans(ready_after: float) -> tuple[float, float, float]:
     """When this process was ready, when its turn began and when it ended."""
     time.sleep(ready_after)
     ready = time.monotonic()
-    with alone():
+    with exclusive_turn():
         began = time.monotonic()
         time.sleep(0.2)
         return ready, began, time.monotonic()
@@ -186,13 +190,13 @@ def test_speedup_of_the_reference_over_itself_is_about_one(target: Target, tmp_p
 def test_callable_that_answers_otherwise_at_batch_1_is_refused(
     target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = Target(**{**dataclasses.asdict(target), "checkpoint": None})
+    other = dataclasses.replace(target, checkpoint=None)
     models = iter([measurement.load_target(target), measurement.load_target(other)])
     monkeypatch.setattr(measurement, "load_target", lambda _: next(models))
     monkeypatch.setattr(measurement.copy, "deepcopy", lambda _: next(models, build_model("resnet_narrow", 3)))
     monkeypatch.setattr(measurement, "pin_to_cores", lambda _: [])
     with pytest.raises(RuntimeError, match="logits at batch 1 differ from those of torch-fp32 at a large batch"):
-        measure_here(target, Variant(), settings(tmp_path), DATA, 1)
+        measure_here(Cell(target=target, variant=Variant()), settings(tmp_path), DATA, 1)
 
 
 def test_untrained_weights_that_answer_nothing_in_half_precision_are_measured(target: Target, tmp_path: Path) -> None:
@@ -217,21 +221,25 @@ def test_failed_compile_falls_back_to_torchscript_and_says_so(target: Target, tm
     assert fallen.p50_ms is not None
 
 
-def test_failed_compile_of_fp16_falls_back_to_fp16_alone(target: Target, tmp_path: Path) -> None:
+def test_failed_compile_of_fp16_falls_back_to_fp16_without_it(target: Target, tmp_path: Path) -> None:
     fallen = row(target, Variant(precision="fp16", compile="default"), settings(tmp_path), "torch.compile failed (why)")
-    assert (fallen.status, fallen.error) == ("fallback", "torch.compile failed (why); fp16 alone was measured instead")
+    said = "torch.compile failed (why); fp16 without torch.compile was measured instead"
+    assert (fallen.status, fallen.error) == ("fallback", said)
 
 
 def test_r12_the_order_of_stand_ins() -> None:
-    assert list(stand_ins(Variant(precision="fp16", compile="default"))) == ["fp16 alone", "TorchScript"]
+    assert list(stand_ins(Variant(precision="fp16", compile="default"))) == [
+        "fp16 without torch.compile",
+        "TorchScript",
+    ]
     assert list(stand_ins(Variant(compile="default"))) == ["TorchScript"]
 
 
 def test_exported_artifact_reads_the_test_set_as_eager_does(target: Target, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="pip install -e '.[onnx]'")
     variant = Variant(runtime="onnxruntime")
-    build = exported(target, variant, settings(tmp_path))
-    got, expected = (evaluation(target, v, DATA, settings(tmp_path)) for v in (variant, Variant()))
+    build = exported(Cell(target=target, variant=variant), settings(tmp_path))
+    got, expected = (read(target, v, tmp_path) for v in (variant, Variant()))
     assert (build.status, build.trial_id) == ("ok", "t")
     assert got.predictions == expected.predictions
 
@@ -240,7 +248,7 @@ def test_exported_artifact_reads_the_test_set_as_eager_does(target: Target, tmp_
 def test_bits_and_predictions_of_an_evaluation_agree_with_its_accuracy(
     target: Target, variant: Variant, tmp_path: Path
 ) -> None:
-    record = evaluation(target, variant, DATA, settings(tmp_path))
+    record = read(target, variant, tmp_path)
     assert record.predictions is not None
     assert record.correct is not None
     right = np.frombuffer(record.predictions, "<u2") == DATA.test_labels
@@ -254,14 +262,14 @@ def test_precision_that_is_emulated_for_too_long_is_unsupported(
     monkeypatch.setattr(preparation, "EMULATED", 0.0)
     monkeypatch.setattr(preparation, "EMULATED_SECONDS", 0.0)
     with pytest.raises(UnsupportedError, match=r"fp16 is emulated .* reading \d+ images in it would take 0 min"):
-        evaluation(target, Variant(precision="fp16"), DATA, settings(tmp_path))
+        read(target, Variant(precision="fp16"), tmp_path)
 
 
 def test_precision_that_is_emulated_but_short_is_read(
     target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preparation, "EMULATED", 0.0)
-    assert evaluation(target, Variant(precision="fp16"), DATA, settings(tmp_path)).status == "ok"
+    assert read(target, Variant(precision="fp16"), tmp_path).status == "ok"
 
 
 def test_failure_is_one_line_that_names_the_exception() -> None:

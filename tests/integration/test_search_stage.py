@@ -16,6 +16,7 @@ from cifar_tune.presets import PRESETS
 from cifar_tune.records import EpochRecord, Stage, TrialRecord
 from cifar_tune.runs.ledger import Ledger
 from cifar_tune.tuning.cluster import ClusterInfo, cluster
+from cifar_tune.tuning.context import RunContext
 from cifar_tune.tuning.progress import StudyView
 from cifar_tune.tuning.slots import Slots
 from cifar_tune.tuning.stages import retrain, search
@@ -41,13 +42,19 @@ def task_of(study: StudyConfig, stage: Stage, template: Training | None = None) 
     )  # fmt: skip
 
 
-def finalist(run: Path) -> TrialRecord:
-    """A training of some seconds."""
+def context_of(run: Path, info: ClusterInfo, view: StudyView) -> RunContext:
     run.mkdir(exist_ok=True)
+    return RunContext(
+        study=STUDY, run=run, dataset="small", device="cpu", ledger=Ledger(run), view=view, info=info
+    )  # fmt: skip
+
+
+def finalist(run: Path, info: ClusterInfo) -> TrialRecord:
+    """A training of some seconds."""
     sample: dict[str, float | str] = {"lr": 0.01, "schedule": "cosine"}
     training = Training(arm="plain", model="resnet_tiny", sample=sample, seed=1, epochs=EPOCHS)
     with StudyView() as view:
-        (trial,) = retrain(task_of(STUDY, "final"), [training], SLOTS, run, "small", Ledger(run), view)
+        (trial,) = retrain(context_of(run, info, view), task_of(STUDY, "final"), [training], SLOTS)
     return trial
 
 
@@ -79,14 +86,13 @@ class Killer(threading.Thread):
                 self.killed.append(fresh[0].pid)
 
 
-def searched(run: Path, trials: int, epochs: int = 1, slots: Slots = SLOTS) -> list[TrialRecord]:
+def searched(run: Path, info: ClusterInfo, trials: int, epochs: int = 1, slots: Slots = SLOTS) -> list[TrialRecord]:
     """A search in which no trial is stopped early."""
-    run.mkdir(exist_ok=True)
     study = dataclasses.replace(STUDY, epochs=epochs, num_samples=trials, early_stopping=False)
     template = Training(arm="plain", model="resnet_tiny", sample={}, seed=0, epochs=epochs)
     task = task_of(study, "plain", template)
     with StudyView() as view:
-        return search(task, trials, slots, run, "small", Ledger(run), view)
+        return search(context_of(run, info, view), task, trials, slots)
 
 
 def test_two_trials_train_at_the_same_time(info: ClusterInfo, tmp_path: Path) -> None:
@@ -94,23 +100,23 @@ def test_two_trials_train_at_the_same_time(info: ClusterInfo, tmp_path: Path) ->
     if info.cpus < 2:
         pytest.skip("needs two cores")
     slots = dataclasses.replace(SLOTS, concurrent=2)
-    first, second = sorted(searched(tmp_path / "run", 2, EPOCHS, slots), key=lambda t: t.started_at)
+    first, second = sorted(searched(tmp_path / "run", info, 2, EPOCHS, slots), key=lambda t: t.started_at)
     assert second.started_at < first.started_at + first.train_seconds
 
 
 def test_more_samples_extend_a_finished_search(info: ClusterInfo, tmp_path: Path) -> None:
-    first = searched(tmp_path / "run", 2)
-    more = searched(tmp_path / "run", 3)
+    first = searched(tmp_path / "run", info, 2)
+    more = searched(tmp_path / "run", info, 3)
     assert len({t.lr for t in more}) == len(more) == 3
     kept = {t.trial_id: t.started_at for t in more}
     assert all(kept[t.trial_id] == t.started_at for t in first)
 
 
 def test_a_killed_worker_goes_on_and_ends_with_the_same_weights(info: ClusterInfo, tmp_path: Path) -> None:
-    undisturbed = finalist(tmp_path / "undisturbed")
+    undisturbed = finalist(tmp_path / "undisturbed", info)
     killer = Killer(1, tmp_path / "disturbed")
     killer.start()
-    disturbed = finalist(tmp_path / "disturbed")
+    disturbed = finalist(tmp_path / "disturbed", info)
     killer.join()
     assert len(killer.killed) == 1
     assert (disturbed.status, disturbed.epochs_run) == ("ok", EPOCHS)
@@ -123,7 +129,7 @@ def test_a_worker_that_dies_again_and_again_is_a_failed_row(info: ClusterInfo, t
     """As one does that is out of memory: the system, or Ray before it, kills it."""
     killer = Killer(3, tmp_path / "run")
     killer.start()
-    trial = finalist(tmp_path / "run")
+    trial = finalist(tmp_path / "run", info)
     killer.join()
     assert len(killer.killed) == 3
     assert trial.status == "failed"

@@ -196,11 +196,11 @@ def storage_failing(scratch: Path, name: str, undisturbed: Ending) -> Verdict:
 
 def nodes_lost(scratch: Path, times: int) -> Iterator[Verdict]:
     """Trainings on three nodes, one of which is taken away."""
-    with three_nodes() as (_, _):
-        undisturbed = weights_after(scratch / "nodes" / "undisturbed")
+    with three_nodes() as (_, info):
+        undisturbed = weights_after(scratch / "nodes" / "undisturbed", info)
     for number in range(times):
-        with three_nodes() as (nodes, _):
-            same = weights_after(scratch / "nodes" / str(number), lose=nodes) == undisturbed
+        with three_nodes() as (nodes, info):
+            same = weights_after(scratch / "nodes" / str(number), info, lose=nodes) == undisturbed
         yield Verdict(f"node{number:02d}: one of three lost", None if same else "other weights")
 
 

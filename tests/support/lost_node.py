@@ -17,6 +17,7 @@ from cifar_tune.presets import PRESETS
 from cifar_tune.records import TrialRecord
 from cifar_tune.runs.ledger import Ledger
 from cifar_tune.tuning.cluster import LATENCY_SLOT, ClusterInfo, cluster
+from cifar_tune.tuning.context import RunContext
 from cifar_tune.tuning.progress import StudyView
 from cifar_tune.tuning.slots import Slots
 from cifar_tune.tuning.stages import retrain
@@ -42,7 +43,9 @@ def three_nodes() -> Iterator[tuple[Cluster, ClusterInfo]]:
         nodes.shutdown()
 
 
-def weights_after(run: Path, lose: Cluster | None = None, seeds: Sequence[int] = SEEDS) -> dict[int, str | None]:
+def weights_after(
+    run: Path, info: ClusterInfo, lose: Cluster | None = None, seeds: Sequence[int] = SEEDS
+) -> dict[int, str | None]:
     """Train a model for each seed, one on each node; the digests of their weights.
 
     Args:
@@ -60,9 +63,10 @@ def weights_after(run: Path, lose: Cluster | None = None, seeds: Sequence[int] =
     if loser is not None:
         loser.start()
     with StudyView() as view:
-        trials = retrain(
-            task, trainings, Slots(concurrent=len(seeds), cpus=1, gpus=0.0), run, "small", Ledger(run), view
-        )
+        context = RunContext(
+            study=study, run=run, dataset="small", device="cpu", ledger=Ledger(run), view=view, info=info
+        )  # fmt: skip
+        trials = retrain(context, task, trainings, Slots(concurrent=len(seeds), cpus=1, gpus=0.0))
     if loser is not None:
         loser.join()
     return {t.seed: _whole(t).checkpoint_sha256 for t in trials}

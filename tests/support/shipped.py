@@ -15,7 +15,7 @@ from cifar_tune.data.augment import Batcher
 from cifar_tune.models.outside import make_model
 from cifar_tune.models.weights import load_weights
 from cifar_tune.runtimes import RUNTIMES, Source
-from cifar_tune.shipping.candidate import Shipment, Verification
+from cifar_tune.shipping.shipment import Shipment, Verification
 from cifar_tune.store import sha256_file
 
 IMAGES, SIDE, CLASSES = 24, 16, ("cat", "dog", "ship")

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from cifar_tune.models.registry import build_model
-from cifar_tune.training.conv_matmul import product, use_matmul
+from cifar_tune.training.conv_matmul import conv3x3_as_matmul, use_matmul
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -14,13 +14,13 @@ from cifar_tune.training.conv_matmul import product, use_matmul
 def test_a_product_is_the_convolution(side: int, stride: int) -> None:
     images, weight = torch.randn(3, 4, side, side), torch.randn(6, 4, 3, 3)
     expected = functional.conv2d(images, weight, stride=stride, padding=1)
-    torch.testing.assert_close(product(images, weight, stride), expected)
+    torch.testing.assert_close(conv3x3_as_matmul(images, weight, stride), expected)
 
 
 def test_its_gradients_are_the_convolutions() -> None:
     images = torch.randn(2, 4, 4, 4, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(3, 4, 3, 3, dtype=torch.float64, requires_grad=True)
-    ours = torch.autograd.grad(product(images, weight, 1).square().sum(), (images, weight))
+    ours = torch.autograd.grad(conv3x3_as_matmul(images, weight, 1).square().sum(), (images, weight))
     theirs = torch.autograd.grad(functional.conv2d(images, weight, padding=1).square().sum(), (images, weight))
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other)

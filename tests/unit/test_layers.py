@@ -109,6 +109,8 @@ def test_space_knows_neither_ray_nor_torch() -> None:
     ("module", "heavy"),
     [
         ("cifar_tune.tuning.proxies", "torch"),  # its workers hold resources, and start for each step anew
+        ("cifar_tune.records", "torch"),  # these workers pass on what the workbench answers
+        ("cifar_tune.shipping.shipment", "torch"),
         ("cifar_tune.tuning.trainables", "torch._dynamo"),  # a training compiles nothing
     ],
 )
