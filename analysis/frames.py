@@ -19,8 +19,9 @@ import pandas as pd
 
 from cifar_tune.bucket import fetched, is_uri
 from cifar_tune.config import Variant, check
-from cifar_tune.records import EpochRecord, LatencyRecord, TrialRecord
-from cifar_tune.store import STUDY_FORMAT, column_names, verify_checksum
+from cifar_tune.errors import OtherVersionError
+from cifar_tune.records import EpochRecord, ImportanceRecord, LatencyRecord, ServingRecord, TrialRecord
+from cifar_tune.store import STUDY_FORMAT, read_table, verify_checksum
 
 Row = dict[str, Any]
 """One row of a frame; a missing value is None, whatever the column's type."""
@@ -127,8 +128,8 @@ def load_run(run: str | Path, storage: str | Path = STORAGE) -> Run:
         trials=_read_table(path / "trials.parquet", TrialRecord, may_be_empty=True),
         epochs=_read_table(path / "epochs.parquet", EpochRecord, may_be_empty=True),
         latency=_read_table(path / "latency.parquet", LatencyRecord),
-        importance=_read_optional(path / "importance.parquet"),
-        serving=_read_optional(path / "serving.parquet"),
+        importance=_read_optional(path / "importance.parquet", ImportanceRecord),
+        serving=_read_optional(path / "serving.parquet", ServingRecord),
         card=_read_card(path / "candidate" / "candidate.json"),
     )
 
@@ -176,21 +177,20 @@ def _read_card(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _read_optional(path: Path) -> pd.DataFrame:
-    return _read_table(path, None, may_be_empty=True) if path.is_file() else pd.DataFrame()
+def _read_optional(path: Path, record_type: type) -> pd.DataFrame:
+    return _read_table(path, record_type, may_be_empty=True) if path.is_file() else pd.DataFrame()
 
 
-def _read_table(path: Path, record_type: type | None, *, may_be_empty: bool = False) -> pd.DataFrame:
+def _read_table(path: Path, record_type: type, *, may_be_empty: bool = False) -> pd.DataFrame:
     if not path.is_file():
         raise ValueError(f"{path} is missing: the run has not come that far")
     verify_checksum(path)
     try:
-        frame = pd.read_parquet(path)
+        frame: pd.DataFrame = read_table(path, record_type).to_pandas()
+    except OtherVersionError:
+        raise
     except (ValueError, OSError) as error:
         raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
-    missing = [] if record_type is None else [c for c in column_names(record_type) if c not in frame]
-    if missing:
-        raise ValueError(f"{path} is of another version, without {', '.join(missing)}")
     if frame.empty and not may_be_empty:
         raise ValueError(f"{path} has no rows: nothing to report")
     return frame

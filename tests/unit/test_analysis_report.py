@@ -224,9 +224,18 @@ def test_a_run_is_found_by_name(run: Path) -> None:
 def test_a_table_of_another_version_is_refused(tmp_path: Path) -> None:
     run = data.write_run(tmp_path / "run", data.full_latency())
     (run / "checksums.json").unlink()
-    pd.read_parquet(run / "latency.parquet").drop(columns="auroc").to_parquet(run / "latency.parquet")
-    with pytest.raises(ValueError, match=r"latency.parquet is of another version, without auroc"):
+    pd.read_parquet(run / "latency.parquet").drop(columns="protocol").to_parquet(run / "latency.parquet")
+    with pytest.raises(ValueError, match=r"latency.parquet is of another version, without protocol"):
         load_run(run)
+
+
+def test_a_table_that_lacks_a_nullable_column_is_reported(tmp_path: Path) -> None:
+    run = data.write_run(tmp_path / "run", data.full_latency())
+    (run / "checksums.json").unlink()
+    latency = pd.read_parquet(run / "latency.parquet")
+    latency.drop(columns=["auroc", "note", "artifact_mb", "settled"]).to_parquet(run / "latency.parquet")
+    assert load_run(run).latency["auroc"].isna().all()
+    assert "## Pareto front" in markdown(run)
 
 
 @pytest.mark.parametrize("name", ["trials.parquet", "latency.parquet", "epochs.parquet"])
