@@ -4,11 +4,12 @@ The only reader of run folders in the analysis: everything after it works on fra
 """
 
 # pandas' own annotations leave these unknown:
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ _VERIFICATION_KEYS = {"ok", "images", "accuracy", "agreement", "problem"}
 _STUDY_KEYS = ("run", "config", "environment", "data", "command", "created_utc")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """What a run left behind."""
 
@@ -53,6 +54,20 @@ class Run:
     card: dict[str, Any] | None
     """Content of `candidate/candidate.json`; None where no candidate has been written, or checked, yet."""
 
+    @functools.cached_property
+    def front(self) -> pd.DataFrame:
+        """The latency rows that compete, fastest first, as the report's `front.parquet` holds them.
+
+        Computed where it is asked for: its columns `on_front`, `front_probability`, `feasible` and `candidate` follow
+        from the rows and the question of the study. Raises ValueError where rows come from unlike devices.
+        """
+        from analysis.choose import choose  # these build on this module
+        from analysis.rivals import rivals_of
+        from analysis.tables import front_table
+
+        rivals = rivals_of(self.latency, self.test_images)
+        return front_table(rivals, self.min_accuracy, choose(rivals, self.min_accuracy, self.latency_budget_ms))
+
     @property
     def config(self) -> dict[str, Any]:
         """The fields of the study's StudyConfig."""
@@ -62,6 +77,11 @@ class Run:
     def min_accuracy(self) -> float:
         """The accuracy constraint, 0 to 1."""
         return float(self.config["min_accuracy"])
+
+    @property
+    def latency_budget_ms(self) -> float | None:
+        """The latency constraint, milliseconds of p50; None: there is none."""
+        return self.config.get("latency_budget_ms")
 
     @property
     def labelled(self) -> bool:
@@ -186,7 +206,7 @@ def _read_table(path: Path, record_type: type, *, may_be_empty: bool = False) ->
         raise ValueError(f"{path} is missing: the run has not come that far")
     verify_checksum(path)
     try:
-        frame: pd.DataFrame = read_table(path, record_type).to_pandas()
+        frame = cast("pd.DataFrame", read_table(path, record_type).to_pandas())
     except OtherVersionError:
         raise
     except (ValueError, OSError) as error:
