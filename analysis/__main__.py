@@ -2,10 +2,12 @@
 
 Commands: `python -m analysis report RUN`, `python -m analysis front RUN`, `python -m analysis compare RUN_A RUN_B`,
 `python -m analysis cost RUN... --price-per-hour PRICE...`. Installed, they are `cifar-tune report RUN` and so on.
+
+What a command computes with is imported where the command begins: `--help` answers at once.
 """
 
 # pandas' own annotations leave these unknown:
-# pyright: reportUnknownLambdaType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 
@@ -15,14 +17,10 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.compare import LATENCY_THRESHOLD, compare, regressions
-from analysis.cost import cost, plot_cost
-from analysis.frames import STORAGE, asking, load_run, select
-from analysis.report import REPORT_FILES, analyse, write_report
-from analysis.tables import OBJECTIVES, wide_front
-from cifar_tune.bucket import Bucket, is_uri
+from analysis import load_run
 
 _FRONT_COLUMNS = ["model", "arm", "variant", "test_accuracy", "p50_ms", "front_probability", "feasible", "candidate"]
+_RUN = "path or s3:// URI of a run, or the name of one in ray_results"
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m analysis") -> int:
@@ -32,95 +30,114 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m analysis
     """
     options = _parser(prog).parse_args(arguments)
     try:
-        if options.command == "compare":
-            return _compare(options)
-        if options.command == "cost":
-            print(_cost(options))
-            return 0
-        print(_report(options.run) if options.command == "report" else _front(options))
+        return {"report": _report, "front": _front, "compare": _compare, "cost": _cost}[options.command](options)
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except Exception:  # noqa: BLE001 - a fault of ours: Python's own exit code would be that of a regression
         traceback.print_exc()
         return 3
-    return 0
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=prog, description="Report on a finished run.")
+    parser = argparse.ArgumentParser(prog=prog, description="Report on finished runs.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (("report", "write the report again, print its path"), ("front", "print the Pareto front")):
-        command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("run", metavar="RUN", help=f"path or s3:// URI of a run, or the name of one in {STORAGE}")
-        if name == "front":
-            text = f"what counts beside latency and accuracy: {', '.join(OBJECTIVES)}"
-            command.add_argument("--beside", nargs="+", default=[], metavar="OBJECTIVE", help=text)
-            text = "what the candidate must hold, 0 to 1, instead of what the study asked for"
-            command.add_argument("--min-accuracy", type=float, metavar="SHARE", help=text)
-            text = "p50 that the candidate must hold, milliseconds, likewise"
-            command.add_argument("--latency-budget-ms", type=float, metavar="MS", help=text)
-    text = "what differs between two runs; exit code 1 on a regression"
-    command = commands.add_parser("compare", help=text, description=text)
-    for name in ("first", "second"):
-        command.add_argument(name, metavar="RUN", help="path, s3:// URI or name of a run")
-    command.add_argument(
-        "--threshold", type=float, default=LATENCY_THRESHOLD, help="share by which a row must be slower to count"
-    )
-    command.add_argument(
-        "--absolute", action="store_true", help="count a slower FP32 eager, too: the machine was the same, and alone"
-    )
-    text = "what a million images cost on the devices of several runs"
-    command = commands.add_parser("cost", help=text, description=text)
-    command.add_argument("runs", nargs="+", metavar="RUN", help="path, s3:// URI or name of a run, one a device")
-    command.add_argument(
-        "--price-per-hour", nargs="+", type=float, required=True, metavar="PRICE", help="of each run's device"
-    )
-    command.add_argument("--picture", type=Path, metavar="FILE", help="PNG of the costs to write")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+
+    report = add("report", "write a run's report again and print its path")
+    report.add_argument("run", metavar="RUN", help=_RUN)
+    _add_front_options(add("front", "print a run's Pareto front and its candidate"))
+    _add_compare_options(add("compare", "print what differs between two runs; exit with 1 on a regression"))
+    _add_cost_options(add("cost", "print what a million images cost on the device of each run"))
     return parser
 
 
-def _cost(options: argparse.Namespace) -> str:
-    runs = [load_run(run) for run in options.runs]
-    text = cost(runs, options.price_per_hour)
-    if options.picture is not None:
-        plot_cost(runs, options.price_per_hour, options.picture)
-    return text
+def _add_front_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", metavar="RUN", help=_RUN)
+    text = "more objectives of the front, beside latency and accuracy: size, build, energy"
+    command.add_argument("--beside", nargs="+", default=[], metavar="OBJECTIVE", help=text)
+    text = "least accuracy of the candidate, 0 to 1 (default: the study's)"
+    command.add_argument("--min-accuracy", type=float, metavar="SHARE", help=text)
+    text = "highest p50 of the candidate in milliseconds (default: the study's)"
+    command.add_argument("--latency-budget-ms", type=float, metavar="MS", help=text)
+
+
+def _add_compare_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("first", metavar="RUN_A", help=_RUN)
+    command.add_argument("second", metavar="RUN_B", help="the run that may have become worse")
+    text = "a row counts as slower from this share on, 0 to 1 (default: 0.05)"
+    command.add_argument("--threshold", type=float, metavar="SHARE", help=text)
+    text = "count a slower FP32 eager as well; use it where both runs had the same machine to themselves"
+    command.add_argument("--absolute", action="store_true", help=text)
+
+
+def _add_cost_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("runs", nargs="+", metavar="RUN", help=f"{_RUN}; one run for each device")
+    text = "price of each run's device per hour, in the order of the runs"
+    command.add_argument("--price-per-hour", nargs="+", type=float, required=True, metavar="PRICE", help=text)
+    command.add_argument("--picture", type=Path, metavar="FILE", help="write the costs as a PNG, too")
+
+
+def _report(options: argparse.Namespace) -> int:
+    from analysis.report import REPORT_FILES, write_report
+    from cifar_tune.bucket import Bucket, is_uri
+
+    run: str = options.run
+    report = write_report(run)
+    path = str(report.path)
+    if is_uri(run):
+        parent, _, name = run.rstrip("/").rpartition("/")
+        for written in REPORT_FILES:
+            if report.path.with_name(written).is_file():
+                Bucket(parent).put(f"{name}/{written}", report.path.with_name(written))
+        path = f"{run.rstrip('/')}/{report.path.name}"
+    print(f"{report.text}\n{path}")
+    return 0
+
+
+def _front(options: argparse.Namespace) -> int:
+    from analysis.choose import choose
+    from analysis.frames import asking, select
+    from analysis.rivals import rivals_of
+    from analysis.tables import OBJECTIVES, front_table, wide_front
+
+    run = asking(load_run(options.run), options.min_accuracy, options.latency_budget_ms)
+    rivals = rivals_of(run.latency, run.test_images)
+    choice = choose(rivals, run.min_accuracy, run.latency_budget_ms)
+    front = front_table(rivals, run.min_accuracy, choice)
+    if not front.empty:
+        beside: Sequence[str] = options.beside
+        front = front.assign(**{name: OBJECTIVES[name](front) for name in beside if name in OBJECTIVES})
+        shown = select(front, wide_front(front, beside) | front["candidate"])
+        shown = shown.assign(candidate=["*" if chosen else "" for chosen in shown["candidate"]])
+        columns = [*_FRONT_COLUMNS, *beside]
+        form = "{:.4f}".format
+        print(shown.to_string(columns=columns, index=False, float_format=form, na_rep="-"), end="\n\n")
+    print(choice.text)
+    return 0
 
 
 def _compare(options: argparse.Namespace) -> int:
-    if not 0 <= options.threshold < 1:
-        raise ValueError(f"threshold is {options.threshold}; allowed is 0 or more, below 1")
-    runs = load_run(options.first), load_run(options.second)
-    print(compare(*runs, options.threshold, absolute=options.absolute))
-    return 1 if regressions(*runs, options.threshold, absolute=options.absolute) else 0
+    from analysis.compare import LATENCY_THRESHOLD, compare
+
+    threshold = LATENCY_THRESHOLD if options.threshold is None else options.threshold
+    if not 0 <= threshold < 1:
+        raise ValueError(f"threshold is {threshold}; allowed is 0 or more, below 1")
+    found = compare(load_run(options.first), load_run(options.second), threshold, absolute=options.absolute)
+    print(found.text)
+    return 1 if found.regressions else 0
 
 
-def _report(run: str) -> str:
-    report = write_report(run)
-    if not is_uri(run):
-        return f"{report.text}\n{report.path}"
-    parent, _, name = run.rstrip("/").rpartition("/")
-    for written in REPORT_FILES:
-        path = report.path.with_name(written)
-        if path.is_file():
-            Bucket(parent).put(f"{name}/{written}", path)
-    return f"{report.text}\n{run.rstrip('/')}/{report.path.name}"
+def _cost(options: argparse.Namespace) -> int:
+    from analysis.cost import cost, offers, plot_cost
 
-
-def _front(options: argparse.Namespace) -> str:
-    findings = analyse(asking(load_run(options.run), options.min_accuracy, options.latency_budget_ms))
-    beside: Sequence[str] = options.beside
-    if findings.front.empty:
-        return findings.choice.text
-    everything = findings.front.assign(
-        **{name: OBJECTIVES[name](findings.front) for name in beside if name in OBJECTIVES}
-    )
-    front = select(everything, wide_front(everything, beside) | everything["candidate"])
-    shown = front.assign(candidate=["*" if chosen else "" for chosen in front["candidate"]])
-    columns = [*_FRONT_COLUMNS, *beside]
-    table = shown.to_string(columns=columns, index=False, float_format=lambda value: f"{value:.4f}")
-    return f"{table}\n\n{findings.choice.text}"
+    found = offers([load_run(run) for run in options.runs], options.price_per_hour)
+    if options.picture is not None:
+        plot_cost(found, options.picture)
+    print(cost(found))
+    return 0
 
 
 if __name__ == "__main__":

@@ -9,14 +9,17 @@ the user asks for it: nothing tells a slower model from a slower machine.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from analysis.decide import choose, competing, grid_rows, is_measured
-from analysis.frames import Row, Run, label, rows, variant_of
+from analysis.choose import choose
+from analysis.decide import grid_rows, is_measured
+from analysis.frames import Row, Run, label, variant_of
 from analysis.markdown import MISSING, bullets, fixed, table
 from analysis.paired import Z95, PairedDifference, paired_difference, standard_error
-from analysis.uncertain import draw, reference_levels
+from analysis.rivals import Rivals, rivals_of
+from analysis.uncertain import reference_levels
 from cifar_tune.config import REFERENCE
 
 Moved = Literal["better", "worse", "same", "gone", "new"]
@@ -42,26 +45,39 @@ class Move:
     reason: str
 
 
-def compare(first: Run, second: Run, latency_threshold: float = LATENCY_THRESHOLD, *, absolute: bool = False) -> str:
-    """What differs, as Markdown; ends with the verdict. See `regressions`."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """What `compare` hands back."""
+
+    text: str
+    """What differs, as Markdown; ends with the verdict."""
+    regressions: list[Move]
+    """Rows that are worse in the second run beyond noise and threshold, or are measured no more."""
+
+
+def compare(
+    first: Run, second: Run, latency_threshold: float = LATENCY_THRESHOLD, *, absolute: bool = False
+) -> Comparison:
+    """Two runs beside each other.
+
+    Args:
+        latency_threshold: share by which a row must be slower, beyond noise, to count as a regression.
+        absolute: whether a slower FP32 eager counts, too.
+    """
     moves = moves_of(first, second, latency_threshold, absolute=absolute)
     worse = [m for m in moves if m.moved in ("worse", "gone")]
-    verdict = f"{len(worse)} regressions: {'; '.join(m.name for m in worse)}." if worse else "No regression."
+    count = f"{len(worse)} regression{'s' if len(worse) > 1 else ''}"
+    rivals = [rivals_of(run.latency, run.test_images) for run in (first, second)]
+    candidates = bullets(_candidate(run, found) for run, found in zip((first, second), rivals, strict=True))
     parts = [
         f"# {first.study['run']} and {second.study['run']}",
-        f"## Candidate\n\n{_candidates(first, second)}",
+        f"## Candidate\n\n{candidates}",
         f"## Rows\n\n{_table(moves)}",
-        f"## FP32 eager\n\n{_levels(first, second)}",
+        f"## FP32 eager\n\n{_levels(rivals)}",
         f"## What else differs\n\n{_differences(first, second)}",
-        f"## Verdict\n\n{verdict}",
+        f"## Verdict\n\n{count}: {'; '.join(m.name for m in worse)}." if worse else "## Verdict\n\nNo regression.",
     ]
-    return "\n\n".join(parts)
-
-
-def regressions(first: Run, second: Run, latency_threshold: float, *, absolute: bool = False) -> list[Move]:
-    """Rows that are worse in the second run beyond noise and threshold, or are measured no more."""
-    moves = moves_of(first, second, latency_threshold, absolute=absolute)
-    return [move for move in moves if move.moved in ("worse", "gone")]
+    return Comparison(text="\n\n".join(parts), regressions=worse)
 
 
 def moves_of(first: Run, second: Run, latency_threshold: float, *, absolute: bool) -> list[Move]:
@@ -144,13 +160,8 @@ def _ratio(above: tuple[Any, ...], below: tuple[Any, ...]) -> tuple[float, float
 # --- text -------------------------------------------------------------------------------------------------------
 
 
-def _candidates(first: Run, second: Run) -> str:
-    return bullets(f"{run.study['run']}: {_candidate(run)}" for run in (first, second))
-
-
-def _candidate(run: Run) -> str:
-    draws = draw(rows(competing(run.latency, run.test_images)), grid_rows(run.latency), run.test_images)
-    return choose(run.latency, run.min_accuracy, run.test_images, draws, run.config.get("latency_budget_ms")).text
+def _candidate(run: Run, rivals: Rivals) -> str:
+    return f"{run.study['run']}: {choose(rivals, run.min_accuracy, run.latency_budget_ms).text}"
 
 
 def _table(moves: list[Move]) -> str:
@@ -168,10 +179,10 @@ def _table(moves: list[Move]) -> str:
     return f"{table(('Row', 'Accuracy', 'Relative speed', 'Moved', 'Why'), lines)}\n\n{note}"
 
 
-def _levels(first: Run, second: Run) -> str:
+def _levels(rivals: Sequence[Rivals]) -> str:
     before, after = (
-        {model: sorted(level)[len(level) // 2] for model, level in reference_levels(grid_rows(run.latency)).items()}
-        for run in (first, second)
+        {model: sorted(level)[len(level) // 2] for model, level in reference_levels(found.grid).items()}
+        for found in rivals
     )
     lines = [
         (model, fixed(before[model], 3), fixed(after[model], 3), fixed(after[model] / before[model], 3))

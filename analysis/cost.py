@@ -1,4 +1,4 @@
-"""What a million images cost on each of several devices, and whether the goals of R26 are met.
+"""What a million images cost on each of several devices, and whether the goals of the study are met (R26).
 Command: `python -m analysis cost RUN... --price-per-hour PRICE...`.
 
 Each run is of one device, with a price. Images are answered one after another, so an hour holds 3,600,000 / p50 (ms) of
@@ -13,14 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
-from analysis.decide import choose, competing, grid_rows, is_measured
-from analysis.frames import Row, Run, label, rows, variant_of
+from analysis.choose import choose
+from analysis.decide import is_measured
+from analysis.frames import Row, Run, label, variant_of
 from analysis.markdown import fixed, table
-from analysis.plots import COLOURS
-from analysis.uncertain import draw
+from analysis.rivals import rivals_of
 from cifar_tune.config import REFERENCE, TEACHER_ARM
 from cifar_tune.store import replace_file
 
@@ -68,24 +65,25 @@ def offers(runs: Sequence[Run], prices: Sequence[float]) -> list[Offer]:
 
 
 def _offers_of(run: Run, price: float) -> list[Offer]:
-    name, images = str(run.study["run"]), run.test_images
-    grid = grid_rows(run.latency)
-    eager = [row for row in grid if is_measured(row) and variant_of(row) == REFERENCE]
+    name, rivals = str(run.study["run"]), rivals_of(run.latency, run.test_images)
+    eager = [row for row in rivals.grid if is_measured(row) and variant_of(row) == REFERENCE]
     if not eager:
         raise ValueError(f"run {name} has no measured FP32 eager, so there is nothing to compare with")
     baseline = max(eager, key=lambda row: (row["arm"] == TEACHER_ARM, row["p50_ms"]))
-    draws = draw(rows(competing(run.latency, images)), grid, images)
-    index = choose(run.latency, run.min_accuracy, images, draws, run.config.get("latency_budget_ms")).index
-    chosen = [("candidate", row) for row in grid if row["index"] == index]
+    index = choose(rivals, run.min_accuracy, run.latency_budget_ms).index
+    chosen = [("candidate", row) for row in rivals.grid if row["index"] == index]
     return [
         Offer(run=name, device=str(row["env_device_name"]), what=what, row=row, price_per_hour=price)
         for what, row in [("baseline", baseline), *chosen]
     ]
 
 
-def cost(runs: Sequence[Run], prices: Sequence[float]) -> str:
-    """The table and the goals, as Markdown. ValueError: see `offers`."""
-    found = offers(runs, prices)
+def cost(found: Sequence[Offer]) -> str:
+    """The table and the goals, as Markdown.
+
+    Args:
+        found: see `offers`.
+    """
     first = found[0]
     lines = [
         (
@@ -104,8 +102,8 @@ def cost(runs: Sequence[Run], prices: Sequence[float]) -> str:
     ]
     header = ("Run", "Device", "What", "Row", "Accuracy %", "p50 ms", "Speedup", "Price an hour", "Cost of a million")
     note = (
-        "Speedup and saving are against the first line. Images one after another at batch 1: "
-        "cost of a million = 10⁶ x p50 x price an hour."
+        "Speedup and saving are against the first line. Images are answered one after another at batch 1, so "
+        "the cost of a million is 10⁶ x p50 x price an hour."
     )
     return f"# Cost\n\n{table((*header, 'Saved %'), lines)}\n\n{note}\n\n## Goals\n\n{_goals(found)}"
 
@@ -113,7 +111,7 @@ def cost(runs: Sequence[Run], prices: Sequence[float]) -> str:
 def _goals(found: Sequence[Offer]) -> str:
     first, candidates = found[0], [offer for offer in found if offer.what == "candidate"]
     if not candidates:
-        return "No run has a candidate: no row holds the constraint."
+        return "No run has a candidate."
     best = min(candidates, key=lambda offer: offer.per_million)
     saved = {
         "time": 1 - best.row["p50_ms"] / first.row["p50_ms"],
@@ -128,9 +126,17 @@ def _goals(found: Sequence[Offer]) -> str:
     return "\n".join([f"{cheapest}, against {label(first.row)} of {first.run} ({first.device}):", "", *lines])
 
 
-def plot_cost(runs: Sequence[Run], prices: Sequence[float], path: Path) -> None:
-    """Write a PNG: what a million images cost, a bar for each offer. ValueError: see `offers`."""
-    found = offers(runs, prices)
+def plot_cost(found: Sequence[Offer], path: Path) -> None:
+    """Write a PNG: what a million images cost, a bar for each offer.
+
+    Args:
+        found: see `offers`.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # only a picture needs it, and it is slow to import
+    from matplotlib.figure import Figure
+
+    from analysis.plots import COLOURS
+
     figure: Any = Figure(figsize=(9, 1.4 + 0.6 * len(found)), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

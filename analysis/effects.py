@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.decide import grid_rows, is_measured
+from analysis.decide import is_measured
 from analysis.frames import Row, variant_of
 from cifar_tune.config import grid_variants
+from cifar_tune.rounds import round_ratios
 
 FACTORS = ("fp16", "compile", "channels_last")
 
@@ -33,7 +34,7 @@ class Effect:
     term: str
     """A factor, or factors joined by ` x `."""
     change: float
-    """Relative change of latency, -0.1: 10 % lower. Of an interaction: beyond what its factors do alone."""
+    """Relative change of latency, -0.1: 10 % lower. Of an interaction: beyond what its factors do by themselves."""
     low: float
     """Lower end of its 95 % interval."""
     high: float
@@ -45,15 +46,19 @@ class Effect:
         return self.low > 0 or self.high < 0
 
 
-def factor_effects(latency: pd.DataFrame) -> list[Effect]:
-    """The effects for each model and arm whose whole grid was measured, main effects first."""
+def factor_effects(grid: list[Row]) -> list[Effect]:
+    """The effects for each model and arm whose whole grid was measured, main effects first.
+
+    Args:
+        grid: the rows of the grid; one whose raw samples a published table lacks counts as not measured.
+    """
     variants = set(grid_variants())
-    grid = [row for row in grid_rows(latency) if variant_of(row) in variants]
     effects: list[Effect] = []
     for model, arm in dict.fromkeys((row["model"], row["arm"]) for row in grid):
-        mine = [row for row in grid if (row["model"], row["arm"]) == (model, arm) and is_measured(row)]
-        if {variant_of(row) for row in mine if row["status"] == "ok"} == variants:
-            effects += _fit(model, arm, mine)
+        mine = [row for row in grid if (row["model"], row["arm"]) == (model, arm) and variant_of(row) in variants]
+        measured = [row for row in mine if is_measured(row) and row["samples_ms"] is not None]
+        if {variant_of(row) for row in measured if row["status"] == "ok"} == variants:
+            effects += _fit(model, arm, measured)
     return effects
 
 
@@ -93,9 +98,5 @@ def _log_latencies(row: Row) -> list[float]:
     if reference is None or row["round_calls"] is None:
         return [float(np.log(np.median(repeat))) for repeat in samples]
 
-    def medians(values: Any, rounds: int) -> Any:
-        return np.median(np.asarray(values, dtype=float).reshape(rounds, -1), axis=1)
-
-    rounds = [len(repeat) // int(row["round_calls"]) for repeat in samples]
-    pairs = zip(samples, reference, rounds, strict=True)
-    return [float(np.median(np.log(medians(s, n) / medians(r, n)))) for s, r, n in pairs]
+    ratios = [round_ratios(s, r, int(row["round_calls"])) for s, r in zip(samples, reference, strict=True)]
+    return [float(np.median(np.log(repeat))) for repeat in ratios]

@@ -22,6 +22,7 @@ import plotly.graph_objects as go
 from analysis.decide import Decision
 from analysis.effects import Effect
 from analysis.frames import Row, label, rows, select
+from analysis.justify import between
 from analysis.paired import Z95, standard_error
 from analysis.plots import COLOURS, kind_of
 from analysis.tables import ZEROED_FIGURES, DistillationGain, zeroed_curves
@@ -130,8 +131,8 @@ def _front_points(name: str, colour: str, points: list[Row], symbols: dict[str, 
         },
         error_x={
             "type": "data", "symmetric": False, **error,
-            "array": [p["paired_high_ms"] - p["paired_ms"] for p in points],
-            "arrayminus": [p["paired_ms"] - p["paired_low_ms"] for p in points],
+            "array": [(p["paired_high_ms"] or p["paired_ms"]) - p["paired_ms"] for p in points],
+            "arrayminus": [p["paired_ms"] - (p["paired_low_ms"] or p["paired_ms"]) for p in points],
         },
         error_y={
             "type": "data", **error,
@@ -143,11 +144,12 @@ def _front_points(name: str, colour: str, points: list[Row], symbols: dict[str, 
 
 
 def _front_hover(point: Row) -> str:
+    probability = point["front_probability"]
+    on_front = "" if probability is None else f"<br>on the front with probability {probability:.2f}"
     return (
         f"<b>{html.escape(label(point))}</b><br>accuracy {100 * point['test_accuracy']:.2f} % "
-        f"(at least {100 * point['accuracy_low']:.2f} %)<br>latency {point['paired_ms']:.3f} ms "
-        f"({point['paired_low_ms']:.3f} to {point['paired_high_ms']:.3f}), measured p50 {point['p50_ms']:.3f} ms<br>"
-        f"on the front with probability {point['front_probability']:.2f}"
+        f"(at least {100 * point['accuracy_low']:.2f} %)<br>latency {point['paired_ms']:.3f} ms"
+        f"{between(point['paired_low_ms'], point['paired_high_ms'])}, measured p50 {point['p50_ms']:.3f} ms{on_front}"
     )
 
 

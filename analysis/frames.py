@@ -4,11 +4,12 @@ The only reader of run folders in the analysis: everything after it works on fra
 """
 
 # pandas' own annotations leave these unknown:
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ import pandas as pd
 
 from cifar_tune.bucket import fetched, is_uri
 from cifar_tune.config import Variant, check
-from cifar_tune.records import EpochRecord, LatencyRecord, TrialRecord
-from cifar_tune.store import STUDY_FORMAT, column_names, verify_checksum
+from cifar_tune.errors import OtherVersionError
+from cifar_tune.records import EpochRecord, ImportanceRecord, LatencyRecord, ServingRecord, TrialRecord
+from cifar_tune.store import STUDY_FORMAT, read_table, verify_checksum
 
 Row = dict[str, Any]
 """One row of a frame; a missing value is None, whatever the column's type."""
@@ -31,7 +33,7 @@ _VERIFICATION_KEYS = {"ok", "images", "accuracy", "agreement", "problem"}
 _STUDY_KEYS = ("run", "config", "environment", "data", "command", "created_utc")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """What a run left behind."""
 
@@ -52,6 +54,20 @@ class Run:
     card: dict[str, Any] | None
     """Content of `candidate/candidate.json`; None where no candidate has been written, or checked, yet."""
 
+    @functools.cached_property
+    def front(self) -> pd.DataFrame:
+        """The latency rows that compete, fastest first, as the report's `front.parquet` holds them.
+
+        Computed where it is asked for: its columns `on_front`, `front_probability`, `feasible` and `candidate` follow
+        from the rows and the question of the study. Raises ValueError where rows come from unlike devices.
+        """
+        from analysis.choose import choose  # these build on this module
+        from analysis.rivals import rivals_of
+        from analysis.tables import front_table
+
+        rivals = rivals_of(self.latency, self.test_images)
+        return front_table(rivals, self.min_accuracy, choose(rivals, self.min_accuracy, self.latency_budget_ms))
+
     @property
     def config(self) -> dict[str, Any]:
         """The fields of the study's StudyConfig."""
@@ -61,6 +77,11 @@ class Run:
     def min_accuracy(self) -> float:
         """The accuracy constraint, 0 to 1."""
         return float(self.config["min_accuracy"])
+
+    @property
+    def latency_budget_ms(self) -> float | None:
+        """The latency constraint, milliseconds of p50; None: there is none."""
+        return self.config.get("latency_budget_ms")
 
     @property
     def labelled(self) -> bool:
@@ -127,8 +148,8 @@ def load_run(run: str | Path, storage: str | Path = STORAGE) -> Run:
         trials=_read_table(path / "trials.parquet", TrialRecord, may_be_empty=True),
         epochs=_read_table(path / "epochs.parquet", EpochRecord, may_be_empty=True),
         latency=_read_table(path / "latency.parquet", LatencyRecord),
-        importance=_read_optional(path / "importance.parquet"),
-        serving=_read_optional(path / "serving.parquet"),
+        importance=_read_optional(path / "importance.parquet", ImportanceRecord),
+        serving=_read_optional(path / "serving.parquet", ServingRecord),
         card=_read_card(path / "candidate" / "candidate.json"),
     )
 
@@ -176,21 +197,20 @@ def _read_card(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _read_optional(path: Path) -> pd.DataFrame:
-    return _read_table(path, None, may_be_empty=True) if path.is_file() else pd.DataFrame()
+def _read_optional(path: Path, record_type: type) -> pd.DataFrame:
+    return _read_table(path, record_type, may_be_empty=True) if path.is_file() else pd.DataFrame()
 
 
-def _read_table(path: Path, record_type: type | None, *, may_be_empty: bool = False) -> pd.DataFrame:
+def _read_table(path: Path, record_type: type, *, may_be_empty: bool = False) -> pd.DataFrame:
     if not path.is_file():
         raise ValueError(f"{path} is missing: the run has not come that far")
     verify_checksum(path)
     try:
-        frame = pd.read_parquet(path)
+        frame = cast("pd.DataFrame", read_table(path, record_type).to_pandas())
+    except OtherVersionError:
+        raise
     except (ValueError, OSError) as error:
         raise ValueError(f"{path} cannot be read as Parquet: {error}") from error
-    missing = [] if record_type is None else [c for c in column_names(record_type) if c not in frame]
-    if missing:
-        raise ValueError(f"{path} is of another version, without {', '.join(missing)}")
     if frame.empty and not may_be_empty:
         raise ValueError(f"{path} has no rows: nothing to report")
     return frame

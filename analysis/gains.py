@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.decide import MIN_LAYOUT_GAIN, Decision, gain_text, grid_rows, is_measured
+from analysis.decide import MIN_LAYOUT_GAIN, Decision, grid_rows, is_measured
 from analysis.effects import Effect
 from analysis.frames import Row, Run, label, rows
 from analysis.goals import Judged
@@ -135,23 +134,13 @@ def _named(decisions: list[Decision], verdict: str) -> str:
     """What has a verdict, with its cause; what shares one is told together."""
     causes: dict[str, list[str]] = {}
     for d in (d for d in decisions if d.verdict == verdict):
-        causes.setdefault(_cause(d), []).append(f"{d.optimization} on {d.model} ({d.arm})")
+        causes.setdefault(d.cause, []).append(f"{d.optimization} on {d.model} ({d.arm})")
     return "; ".join(f"{_few(names)}, {cause}" for cause, names in causes.items())
 
 
 def _few(names: list[str]) -> str:
     more = len(names) - MOST_NAMED
     return ", ".join(names) if more <= 0 else f"{', '.join(names[:MOST_NAMED])} and {more} more"
-
-
-def _cause(decision: Decision) -> str:
-    """What decided: the gain, unless there was one and it was not enough."""
-    if decision.gain is None:
-        return decision.reason
-    if decision.verdict == "keep" or (decision.verdict == "drop" and decision.gain <= 0):
-        return gain_text(decision.gain)
-    # what is behind a colon bears out a rule, but names the cause of a failure
-    return re.split(";" if decision.verdict == "refine" else "[:;]", decision.reason)[0]
 
 
 def magnitude(latency: pd.DataFrame) -> str:

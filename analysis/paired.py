@@ -1,16 +1,19 @@
 """Accuracies and their uncertainty: rows share the test images, so they are compared image by image."""
 
+# statsmodels ships no types:
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 Z95 = 1.959964
 """Two-sided 95 % quantile of the normal distribution."""
-Z95_ONE_SIDED = 1.644854
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,16 +61,16 @@ def standard_error(accuracy: float, images: int) -> float:
 
 def lower_bound(accuracy: float, images: int) -> float:
     """One-sided 95 % lower bound (Wilson's) of an accuracy (0 to 1) over so many images."""
-    return _wilson(accuracy, images, Z95_ONE_SIDED)[0]
+    return _wilson(accuracy, images, alpha=0.10)[0]  # a one-sided bound leaves out half of alpha
 
 
 def interval(accuracy: float, images: int) -> tuple[float, float]:
     """Two-sided 95 % interval (Wilson's) of an accuracy (0 to 1) over so many images."""
-    return _wilson(accuracy, images, Z95)
+    return _wilson(accuracy, images, alpha=0.05)
 
 
-def _wilson(accuracy: float, images: int, z: float) -> tuple[float, float]:
-    square = z**2
-    centre = accuracy + square / (2 * images)
-    half = z * math.sqrt(accuracy * (1 - accuracy) / images + square / (4 * images**2))
-    return (centre - half) / (1 + square / images), (centre + half) / (1 + square / images)
+def _wilson(accuracy: float, images: int, alpha: float) -> tuple[float, float]:
+    from statsmodels.stats.proportion import proportion_confint  # two seconds of import that not every caller needs
+
+    found = proportion_confint(accuracy * images, images, alpha=alpha, method="wilson")
+    return cast("tuple[float, float]", found)

@@ -17,12 +17,15 @@ from typing import Any
 import pandas as pd
 
 from analysis import figures, gains, sections
-from analysis.decide import Choice, Decision, choose, competing, decide_steps, grid_rows
+from analysis.choose import Choice, choose
+from analysis.decide import Decision, decide_steps
 from analysis.effects import Effect, factor_effects
 from analysis.frames import Run, label, load_run, rows, variant_of
 from analysis.goals import judge
+from analysis.justify import between
 from analysis.page import Fact, Headline, page
 from analysis.plots import plot_front, plot_magnitude
+from analysis.rivals import Rivals, rivals_of
 from analysis.tables import (
     DistillationGain,
     Volume,
@@ -34,7 +37,6 @@ from analysis.tables import (
     volume,
     zeroed_curves,
 )
-from analysis.uncertain import draw
 from cifar_tune.store import replace_file
 
 
@@ -43,6 +45,7 @@ class Findings:
     """All that the analysis says about a run."""
 
     run: Run
+    rivals: Rivals
     choice: Choice
     card: dict[str, Any] | None
     """The candidate's own card; None where the folder holds no candidate, or another."""
@@ -79,17 +82,17 @@ def analyse(run: Run) -> Findings:
     """Apply the rules to a run. Deterministic: the bootstrap has a fixed seed."""
     latency, limit, images = run.latency, run.min_accuracy, run.test_images
     students = tuple(run.config["students"])
-    grid = grid_rows(latency)
-    draws = draw(rows(competing(latency, images)), grid, images)
-    choice = choose(latency, limit, images, draws, run.config.get("latency_budget_ms"))
+    rivals = rivals_of(latency, images)
+    choice = choose(rivals, limit, run.latency_budget_ms)
     return Findings(
         run=run,
+        rivals=rivals,
         choice=choice,
         card=_card_of(run, choice),
-        decisions=decide_steps(latency, images),
-        effects=factor_effects(latency),
-        front=front_table(latency, limit, choice, images, draws),
-        volume=volume(latency, limit, images, draws),
+        decisions=decide_steps(rivals.grid, images),
+        effects=factor_effects(rivals.grid),
+        front=front_table(rivals, limit, choice),
+        volume=volume(rivals, limit),
         comparison=comparison_table(latency, run.config["teacher"], students, limit, choice),
         gains=distillation_gains(latency, run.trials, students, images),
         confirmed=confirm_table(latency),
@@ -214,7 +217,7 @@ def _headline(findings: Findings) -> Headline:
         facts = [
             Fact(
                 value=f"{chosen['p50_ms']:.3g} ms",
-                name=f"median latency at batch 1; without the machine's drift {paired:.3g} ({low:.3g} to {high:.3g})",
+                name=f"median latency at batch 1; without the machine's drift {paired:.3g}{between(low, high, '.3g')}",
             ),
             Fact(
                 value=f"{100 * chosen['test_accuracy']:.2f} %",

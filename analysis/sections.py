@@ -11,9 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.decide import Choice, compile_text, grid_rows, is_measured
+from analysis.choose import Choice
+from analysis.decide import compile_text, grid_rows, is_measured
 from analysis.frames import Row, Run, label, rows, select
-from analysis.justify import percent, speedup_cell
+from analysis.justify import NO_SAMPLES, between, percent, speedup_cell
 from analysis.markdown import MISSING, bullets, fixed, table
 from analysis.paired import standard_error
 from analysis.tables import OBJECTIVES, Volume, known
@@ -283,13 +284,13 @@ def confirmation(frame: pd.DataFrame) -> str:
 
 def front(frame: pd.DataFrame, volume: Volume | None) -> str:
     """The Pareto front with the probability of each row to be on it, and its hypervolume."""
-    likely = [row for row in rows(frame) if row["on_front"] or row["front_probability"] >= 0.05]
+    likely = [row for row in rows(frame) if row["on_front"] or (row["front_probability"] or 0) >= 0.05]
     lines = [
         (
             label(row),
             fixed(row["test_accuracy"], 2, 100),
             fixed(row["p50_ms"], 3),
-            f"{row['paired_ms']:.3f} ({row['paired_low_ms']:.3f} to {row['paired_high_ms']:.3f})",
+            f"{row['paired_ms']:.3f}{between(row['paired_low_ms'], row['paired_high_ms'])}",
             row["on_front"],
             fixed(row["front_probability"], 2),
             row["feasible"],
@@ -314,6 +315,8 @@ def front(frame: pd.DataFrame, volume: Volume | None) -> str:
         "that a point above the line need not be on it. "
         "Probability: share of bootstrap draws (test images, repeats, rounds) with the row on the front."
     )
+    if any(row["front_probability"] is None for row in likely):
+        note += f" {NO_SAMPLES}"
     if volume is not None:
         note += (
             f" Hypervolume: {100 * volume.share:.1f} % ({100 * volume.low:.1f} to {100 * volume.high:.1f}) of what "

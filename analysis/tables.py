@@ -5,21 +5,22 @@
 
 from __future__ import annotations
 
-import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.special
 
-from analysis.decide import Choice, competing, grid_rows, is_measured
+from analysis.choose import Choice
+from analysis.decide import grid_rows, is_measured
 from analysis.frames import Row, label, rows, select, variant_of
 from analysis.paired import PairedDifference, lower_bound, paired_difference
 from analysis.pareto import pareto_mask
-from analysis.uncertain import Draws
+from analysis.rivals import Rivals
 from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, TEACHER_ARM, Variant
+from cifar_tune.records import recipe_of
 
 CONFIRM_TOLERANCE = 0.10
 """The grid's p50 agrees with the fresh runs when it is within this share of their median."""
@@ -138,31 +139,27 @@ def _line(name: str, text: str, row: Row, min_accuracy: float) -> Row:
     }
 
 
-def front_table(latency: pd.DataFrame, min_accuracy: float, choice: Choice, images: int, draws: Draws) -> pd.DataFrame:
+def front_table(rivals: Rivals, min_accuracy: float, choice: Choice) -> pd.DataFrame:
     """The competing rows without raw samples, with what makes them a front and how sure that is.
 
     Columns besides those of the rows: `paired_ms` (latency free of drift) with its 95 % interval `paired_low_ms`,
     `paired_high_ms`, `paired_accuracy` (that of FP32 eager of the same weights, where nothing tells them apart), the
     lower bound of the accuracy `accuracy_low`, `on_front` (of paired_ms and paired_accuracy), `front_probability`,
     `feasible` and `candidate`; `on_wide_front`: on the front where every one of OBJECTIVES that is known of all rows
-    counts as well.
-
-    Args:
-        images: test images behind `correct`.
-        draws: of the competing rows, in their order.
+    counts as well. Without raw samples `paired_low_ms`, `paired_high_ms` and `front_probability` are null.
     """
-    rivals = competing(latency, images)
-    points = np.stack([rivals["paired_ms"].to_numpy(float), -rivals["paired_accuracy"].to_numpy(float)], axis=1)
-    intervals = [draws.latency_interval(n) for n in range(len(rivals))]
-    front = rivals.drop(columns=_RAW_COLUMNS).assign(
+    frame, draws, unknown = rivals.frame, rivals.draws, np.full(len(rivals.frame), np.nan)
+    points = np.stack([frame["paired_ms"].to_numpy(float), -frame["paired_accuracy"].to_numpy(float)], axis=1)
+    intervals = [(np.nan, np.nan) if draws is None else draws.latency_interval(n) for n in range(len(frame))]
+    front = frame.drop(columns=_RAW_COLUMNS).assign(
         paired_low_ms=[low for low, _ in intervals],
         paired_high_ms=[high for _, high in intervals],
-        accuracy_low=[lower_bound(accuracy, images) for accuracy in rivals["test_accuracy"]],
+        accuracy_low=[lower_bound(accuracy, rivals.images) for accuracy in frame["test_accuracy"]],
         on_front=pareto_mask(points),
-        front_probability=draws.front_probability(),
-        on_wide_front=wide_front(rivals, [name for name in OBJECTIVES if known(rivals, name)]),
-        feasible=rivals["test_accuracy"] >= min_accuracy,
-        candidate=rivals.index == (-1 if choice.index is None else choice.index),
+        front_probability=unknown if draws is None else draws.front_probability(),
+        on_wide_front=wide_front(frame, [name for name in OBJECTIVES if known(frame, name)]),
+        feasible=frame["test_accuracy"] >= min_accuracy,
+        candidate=frame.index == (-1 if choice.index is None else choice.index),
     )
     return front.sort_values("paired_ms")
 
@@ -232,13 +229,13 @@ def pruned_rows(trials: pd.DataFrame, front: pd.DataFrame) -> list[tuple[Row, Ro
     return list(fastest.values())
 
 
-def volume(latency: pd.DataFrame, min_accuracy: float, images: int, draws: Draws) -> Volume | None:
+def volume(rivals: Rivals, min_accuracy: float) -> Volume | None:
     """How far the front gets beyond FP32 eager of the baseline: the teacher, or else the slowest model.
 
-    None where no FP32 eager competes.
+    None where no FP32 eager competes, or the table lacks the raw samples.
     """
-    eager = [row for row in rows(competing(latency, images)) if variant_of(row) == REFERENCE]
-    if not eager:
+    eager, draws = [row for row in rivals.rows if variant_of(row) == REFERENCE], rivals.draws
+    if not eager or draws is None:
         return None
     baseline = max(eager, key=lambda row: (row["arm"] == TEACHER_ARM, row["paired_ms"]))
     found = draws.hypervolumes(baseline["paired_ms"], min_accuracy)
@@ -275,8 +272,7 @@ def _of_recipe(trials: pd.DataFrame, row: Row) -> list[float]:
     """Test accuracies of all seeds of the recipe whose weights the row measured."""
     if trials.empty:
         return []
-    recipe = row["trial_id"].rsplit("-seed", 1)[0]
-    same = (trials["trial_id"].str.rsplit("-seed", n=1).str[0] == recipe) & (trials["status"] == "ok")
+    same = (trials["trial_id"].map(recipe_of) == recipe_of(row["trial_id"])) & (trials["status"] == "ok")
     return [float(a) for a in trials.loc[same, "test_accuracy"].dropna()]
 
 
@@ -287,13 +283,17 @@ def _seed_gain(distill: list[float], plain: list[float]) -> SeedGain | None:
     """
     if min(len(distill), len(plain)) < 2:
         return None
-    squares = [float(np.var(values, ddof=1)) / len(values) for values in (distill, plain)]
-    if sum(squares) == 0:
+    if len(set(distill)) == len(set(plain)) == 1:
         return None
-    weighted = sum(s**2 / (len(v) - 1) for s, v in zip(squares, (distill, plain), strict=True))
-    half = 100 * math.sqrt(sum(squares)) * float(scipy.special.stdtrit(sum(squares) ** 2 / weighted, 0.975))
+    from scipy.stats import ttest_ind  # a second of import that only this needs
+
+    with warnings.catch_warnings():  # scipy doubts an arm whose seeds all reach the same; the other then varies
+        warnings.simplefilter("ignore", RuntimeWarning)
+        found = ttest_ind(distill, plain, equal_var=False).confidence_interval(0.95)
     points = 100 * float(np.mean(distill) - np.mean(plain))
-    return SeedGain(points=points, low=points - half, high=points + half, seeds=(len(distill), len(plain)))
+    return SeedGain(
+        points=points, low=100 * float(found.low), high=100 * float(found.high), seeds=(len(distill), len(plain))
+    )
 
 
 def confirm_table(latency: pd.DataFrame) -> pd.DataFrame:

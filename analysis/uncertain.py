@@ -21,6 +21,7 @@ from analysis.frames import Row, variant_of
 from analysis.paired import paired_difference, unpack_correct
 from analysis.pareto import hypervolumes, on_front, resampled_accuracy, resampled_medians
 from cifar_tune.config import REFERENCE
+from cifar_tune.rounds import round_ratios
 
 Floats = NDArray[np.floating[Any]]
 
@@ -28,11 +29,16 @@ DRAWS = 500
 
 
 def reference_levels(grid: list[Row]) -> dict[str, list[float]]:
-    """Model -> medians of its FP32 eager, one for each repeat of each of its rows."""
+    """Model -> medians of its FP32 eager, one for each repeat of each of its rows.
+
+    A published table may lack the raw samples: p50 times the speedup then stands for the median of a row's reference.
+    """
     levels: dict[str, list[float]] = {}
     for row in grid:
-        repeats = [repeat for repeat in _lists(row["reference_ms"]) if len(repeat)]
-        levels.setdefault(row["model"], []).extend(float(np.median(repeat)) for repeat in repeats)
+        repeats = [float(np.median(repeat)) for repeat in _lists(row["reference_ms"]) if len(repeat)]
+        if row["reference_ms"] is None and row["speedup"] and row["p50_ms"]:
+            repeats = [row["p50_ms"] * row["speedup"]]
+        levels.setdefault(row["model"], []).extend(repeats)
     return {model: medians for model, medians in levels.items() if medians}
 
 
@@ -114,19 +120,8 @@ def _latency(row: Row, level: Floats | None, rng: np.random.Generator, draws: in
     samples, reference = _lists(row["samples_ms"]), _lists(row["reference_ms"])
     if level is None or not row["speedup"] or not row["round_calls"] or len(samples) != len(reference):
         return resampled_medians(samples, rng, draws)
-    rounds = [_round_ratios(s, r, int(row["round_calls"])) for s, r in zip(samples, reference, strict=True)]
+    rounds = [round_ratios(s, r, int(row["round_calls"])) for s, r in zip(samples, reference, strict=True)]
     return level * resampled_medians(rounds, rng, draws)
-
-
-def _round_ratios(samples: Any, reference: Any, round_calls: int) -> Floats:
-    """Median of the variant / median of the reference, in each round of a repeat."""
-    count = max(1, len(samples) // round_calls)
-
-    def medians(values: Any) -> Floats:
-        whole = np.asarray(values, dtype=np.float64)
-        return np.median(whole[: len(whole) // count * count].reshape(count, -1), axis=1)
-
-    return medians(samples) / medians(reference)
 
 
 def _lists(repeats: Any) -> list[Any]:

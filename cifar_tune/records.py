@@ -19,6 +19,15 @@ LatencyStage = Literal["grid", "confirm", "budget"]
 LatencyStatus = Literal["ok", "fallback", "unsupported", "failed", "skipped"]
 
 
+SEED_MARK = "-seed"
+"""Between the recipe and the seed in the name of a finalist."""
+
+
+def recipe_of(trial_id: str) -> str:
+    """What the seeds of one finalist have in common: the trial's name without its seed."""
+    return trial_id.rsplit(SEED_MARK, 1)[0]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Environment:
     """The machine and the versions a figure was measured with; columns `env_*`."""

@@ -20,12 +20,14 @@ import secrets
 import types
 import typing
 from collections.abc import Iterable, Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from cifar_tune.errors import OtherVersionError
 
 R = TypeVar("R")
 
@@ -39,9 +41,9 @@ _ARROW_TYPES: dict[Any, pa.DataType] = {
 }
 _NESTED_PREFIX = "env_"
 STUDY_FORMAT = 1
+"""Of a run's folder: raised where an older version could not read what a newer one wrote."""
 PRETRAINED = "pretrained"
 """Folder of a run with the weights, in this package's own names, that the trials of a model begin with."""
-"""Of a run's folder: raised where an older version could not read what a newer one wrote."""
 CHECKSUMS = "checksums.json"
 """File of a run's folder that holds the digests of its tables."""
 
@@ -74,6 +76,51 @@ def schema(record_type: type) -> pa.Schema:
         else:
             columns.append(pa.field(name, _ARROW_TYPES[kind], nullable))
     return pa.schema(columns)
+
+
+@functools.cache
+def fillers(record_type: type) -> dict[str, Any]:
+    """What stands for a column that an older table lacks: the field's default, else None where None is allowed.
+
+    A column that is not named here is required.
+    """
+    found: dict[str, Any] = {}
+    declared = {f.name: f for f in fields(record_type)}
+    for name, kind, nullable in _fields(record_type):
+        if is_dataclass(kind):
+            nested = fillers(typing.cast("type", kind))
+            found |= {_NESTED_PREFIX + inner: value for inner, value in nested.items()}
+        elif nullable or _default(declared[name]) is not MISSING:
+            default = _default(declared[name])
+            found[name] = None if default is MISSING else default
+    return found
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def missing_required(record_type: type, names: Iterable[str]) -> list[str]:
+    """The columns that a table with these names lacks, and that nothing can stand for (`fillers`)."""
+    given = {*names, *fillers(record_type)}
+    return [name for name in column_names(record_type) if name not in given]
+
+
+def filled(table: pa.Table, record_type: type) -> pa.Table:
+    """The table with every column of the record type: one that an older version did not write holds its filler.
+
+    Raises:
+        OtherVersionError: a column is missing that is required.
+
+    """
+    missing = missing_required(record_type, table.column_names)
+    if missing:
+        raise OtherVersionError(f"without {', '.join(missing)}")
+    for field in schema(record_type):
+        if field.name not in table.column_names:
+            values = pa.array([fillers(record_type)[field.name]] * len(table), field.type)
+            table = table.append_column(field, values)
+    return table
 
 
 def to_row(record: Any) -> dict[str, Any]:
@@ -116,8 +163,16 @@ def write_rows(path: Path, record_type: type, rows: list[dict[str, Any]]) -> Non
 
 
 def read_records(path: Path, record_type: type[R]) -> list[R]:
-    """The records of a file that `write_records` wrote."""
-    return [from_row(record_type, row) for row in pq.read_table(path, page_checksum_verification=True).to_pylist()]
+    """The records of a file that `write_records` wrote, this version's or an older one's (`filled`)."""
+    return [from_row(record_type, row) for row in read_table(path, record_type).to_pylist()]
+
+
+def read_table(path: Path, record_type: type) -> pa.Table:
+    """The same as a table, which may have more columns. OtherVersionError: one is missing that is required."""
+    try:
+        return filled(pq.read_table(path, page_checksum_verification=True), record_type)
+    except OtherVersionError as error:
+        raise OtherVersionError(f"{path} is of another version, {error}") from error
 
 
 def column_names(record_type: type) -> list[str]:

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from cifar_tune.config import MIN_SAMPLES, PATIENCE, LatencyConfig
+from cifar_tune.rounds import Floats, round_medians
 
 STABLE_WINDOWS = 3
 """The warm-up ends when the medians of so many windows in a row agree (the rule of NVIDIA's Model Navigator)."""
@@ -29,8 +29,6 @@ UNTIMED_CALLS = 2
 CONFIDENCE = 0.99
 """Confidence of the order-statistic bound on a percentile (MLPerf LoadGen)."""
 BOOTSTRAP_DRAWS = 1000
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -268,13 +266,10 @@ def percentile_bound(samples: Sequence[float], percentile: float) -> float | Non
 
 def _samples_beyond(count: int, share: float) -> int:
     """Most k with P(Binomial(count, share) <= k) <= 1 - CONFIDENCE; -1 where not even 0 holds."""
-    cumulative = 0.0
-    for k in range(count + 1):
-        ways = math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1)
-        cumulative += math.exp(ways + k * math.log(share) + (count - k) * math.log1p(-share))
-        if cumulative > 1 - CONFIDENCE:
-            return k - 1
-    return count
+    from scipy.stats import binom  # a second of import, which the processes that measure do without
+
+    least = int(binom.ppf(1 - CONFIDENCE, count, share))  # the least k whose probability is that or more
+    return least if binom.cdf(least, count, share) <= 1 - CONFIDENCE else least - 1
 
 
 def statistics(samples_ms: Sequence[Sequence[float]]) -> dict[str, float | None]:
@@ -309,19 +304,11 @@ def paired_speedup(
     A round's figure is the median of its calls. A draw resamples the repeats, then the rounds within each, so that
     what differs from process to process widens the interval.
     """
-    ratios = [_round_ratios(v, r, round_calls) for v, r in zip(samples_ms, reference_ms, strict=True)]
+    medians = (round_medians(v, r, round_calls) for v, r in zip(samples_ms, reference_ms, strict=True))
+    ratios = [reference / variant for variant, reference in medians]
     draws = np.sort([np.median(np.concatenate(list(_draw(ratios, rng)))) for _ in range(BOOTSTRAP_DRAWS)])
     low, high = np.percentile(draws, [2.5, 97.5])
     return float(np.median(np.concatenate(ratios))), float(low), float(high)
-
-
-def _round_ratios(samples: Sequence[float], reference: Sequence[float], round_calls: int) -> Floats:
-    rounds = len(samples) // round_calls
-
-    def medians(values: Sequence[float]) -> Floats:
-        return np.median(np.asarray(values, dtype=np.float64).reshape(rounds, -1), axis=1)
-
-    return medians(reference) / medians(samples)
 
 
 def _draw(ratios: Sequence[Floats], rng: np.random.Generator) -> Iterator[Floats]:

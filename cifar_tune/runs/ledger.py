@@ -17,7 +17,17 @@ import pyarrow as pa
 
 from cifar_tune.errors import OtherVersionError
 from cifar_tune.records import BuildRecord, EpochRecord, EvaluationRecord, LatencyRecord, TrialRecord
-from cifar_tune.store import from_row, replace_file, schema, seal, to_row, unseal
+from cifar_tune.store import (
+    column_names,
+    fillers,
+    from_row,
+    missing_required,
+    replace_file,
+    schema,
+    seal,
+    to_row,
+    unseal,
+)
 
 R = TypeVar("R")
 SUFFIX = ".json"
@@ -72,16 +82,15 @@ class Ledger:
 
     def rows(self, record_type: type) -> list[dict[str, Any]]:
         """All records of a type as rows of its table."""
-        columns = schema(record_type)
-        return [row for path in self._files(record_type) for row in self._content(path, columns)]
+        return [row for path in self._files(record_type) for row in self._content(path, record_type)]
 
     def _files(self, record_type: type) -> list[Path]:
         return sorted(self._folder(record_type).glob(f"[!.]*{SUFFIX}"))
 
-    def _content(self, path: Path, columns: pa.Schema) -> list[dict[str, Any]]:
+    def _content(self, path: Path, record_type: type) -> list[dict[str, Any]]:
         """A file's rows; none where it is damaged."""
         try:
-            return _decoded(path.read_bytes(), columns)
+            return _decoded(path.read_bytes(), record_type)
         except OtherVersionError as error:
             raise OtherVersionError(f"{path.relative_to(self.run)} is of another version: {error}") from error
         except ValueError:
@@ -99,7 +108,7 @@ class Ledger:
         known = {row["trial_id"] for row in self.rows(EpochRecord)}
         for record_type in (LatencyRecord, EvaluationRecord, BuildRecord):
             for path in self._files(record_type)[:1]:
-                self._content(path, schema(record_type))
+                self._content(path, record_type)
         whole: set[str] = set()
         for row in self.rows(TrialRecord):
             if row["epochs_run"] and row["trial_id"] not in known:
@@ -136,14 +145,28 @@ def _encoded(rows: Sequence[dict[str, Any]]) -> bytes:
     return seal([{k: base64.b64encode(v).decode() if isinstance(v, bytes) else v for k, v in r.items()} for r in rows])
 
 
-def _decoded(content: bytes, columns: pa.Schema) -> list[dict[str, Any]]:
-    """The inverse of `_encoded`. ValueError: the content is not what was written; OtherVersionError: other columns."""
-    rows = unseal(content)
-    binary = [f.name for f in columns if pa.types.is_binary(f.type)]
-    for row in rows:
-        if list(row) != columns.names:
-            others = sorted(set(row) ^ set(columns.names))
-            raise OtherVersionError(f"columns that only one has: {', '.join(others) or 'none, in another order'}")
-        for name in binary:
+def _decoded(content: bytes, record_type: type) -> list[dict[str, Any]]:
+    """The inverse of `_encoded`; a column that an older version did not write has its filler.
+
+    Raises:
+        ValueError: the content is not what was written.
+        OtherVersionError: a column is unknown, or one is missing that is required.
+    """
+    columns = schema(record_type)
+    rows = [_whole(row, record_type) for row in unseal(content)]
+    for name in (f.name for f in columns if pa.types.is_binary(f.type)):
+        for row in rows:
             row[name] = None if row[name] is None else base64.b64decode(row[name])
     return rows
+
+
+def _whole(row: dict[str, Any], record_type: type) -> dict[str, Any]:
+    """The row with every column of the record type, in their order."""
+    columns = column_names(record_type)
+    if list(row) == columns:
+        return row
+    others = sorted([*missing_required(record_type, row), *(name for name in row if name not in columns)])
+    if others:
+        raise OtherVersionError(f"columns that only one has: {', '.join(others)}")
+    given = fillers(record_type) | row
+    return {name: given[name] for name in columns}

@@ -22,7 +22,7 @@ from ray import tune
 from cifar_tune.config import DISTILL_ARM, Arm, StudyConfig, TrainConfig, TrainPrecision
 from cifar_tune.data.datasets import ImageData
 from cifar_tune.models.weights import load_weights, save_weights
-from cifar_tune.records import Stage
+from cifar_tune.records import SEED_MARK, Stage
 from cifar_tune.training.loop import Stepper, load_state, save_state, train
 from cifar_tune.training.teacher import CachedTeacher, TeacherRef
 from cifar_tune.tuning.unfinished import BEST, LAST, STATE, BegunTraining, Progress
@@ -90,7 +90,7 @@ class TrainTask:
         parts = [training.sample, training.epochs, self.teacher_sha256(training), training.start_sha256]
         recipe = json.dumps(parts, sort_keys=True)
         name = f"{training.arm}-{training.model}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
-        return f"final-{name}-seed{training.seed}" if self.stage == "final" else name
+        return f"final-{name}{SEED_MARK}{training.seed}" if self.stage == "final" else name
 
 
 # --- training ---------------------------------------------------------------------------------------------------

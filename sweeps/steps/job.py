@@ -23,7 +23,7 @@ from cifar_tune.data.datasets import describe
 from cifar_tune.errors import InterruptedRunError, StudyFailedError, UsageError
 from cifar_tune.measuring.target import Target
 from cifar_tune.models.weights import save_weights
-from cifar_tune.records import EpochRecord, LatencyRecord, Stage, TrialRecord
+from cifar_tune.records import EpochRecord, LatencyRecord, Stage, TrialRecord, recipe_of
 from cifar_tune.runs.ledger import Ledger
 from cifar_tune.runs.locks import sole_writer
 from cifar_tune.runs.mirror import Mirror
@@ -219,8 +219,7 @@ def chosen_finalists(finals: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Of each model and arm the best seed of the recipe that validates best on average over its seeds."""
     arms: dict[tuple[str, str], dict[str, list[TrialRecord]]] = {}
     for trial in ranked(finals):
-        recipe = trial.trial_id.rsplit("-seed", 1)[0]
-        arms.setdefault((trial.model, trial.arm), {}).setdefault(recipe, []).append(trial)
+        arms.setdefault((trial.model, trial.arm), {}).setdefault(recipe_of(trial.trial_id), []).append(trial)
     best = [max(recipes.values(), key=_standing) for recipes in arms.values()]
     return [seeds[0] for seeds in best]
 

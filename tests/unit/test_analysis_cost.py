@@ -50,31 +50,31 @@ def test_r22_cpu_and_gpu_stand_beside_each_other_with_their_prices(cpu: Run, gpu
 
 
 def test_r26_goals_are_judged_by_the_cheapest_candidate(cpu: Run, gpu: Run) -> None:
-    text = cost([cpu, gpu], [0.5, 10.0])
+    text = cost(offers([cpu, gpu], [0.5, 10.0]))
     assert "- time: -90.0 % (goal -80 %), met" in text
     assert "- cost: -90.0 % (goal -70 %), met" in text
 
 
 def test_r26_a_goal_that_is_missed_is_said(tmp_path: Path) -> None:
     slow = run_of(tmp_path / "slow", baseline=4.0, candidate=1.0)
-    assert "- time: -75.0 % (goal -80 %), missed" in cost([slow], [1.0])
+    assert "- time: -75.0 % (goal -80 %), missed" in cost(offers([slow], [1.0]))
 
 
 def test_run_without_a_candidate_says_so(tmp_path: Path) -> None:
     bad = load_run(data.write_run(tmp_path / "bad", [data.latency(right=500)]))
-    assert "No run has a candidate" in cost([bad], [1.0])
+    assert "No run has a candidate" in cost(offers([bad], [1.0]))
 
 
 @pytest.mark.parametrize(("prices", "reason"), [([1.0, 2.0], "given 2 times"), ([0.0], "above 0"), ([-1.0], "above 0")])
 def test_price_that_is_none_is_refused(cpu: Run, prices: list[float], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        cost([cpu], prices)
+        offers([cpu], prices)
 
 
 def test_run_without_a_baseline_is_refused(tmp_path: Path) -> None:
     only = load_run(data.write_run(tmp_path / "only", [data.latency(FP16)]))
     with pytest.raises(ValueError, match="no measured FP32 eager"):
-        cost([only], [1.0])
+        offers([only], [1.0])
 
 
 def test_runs_of_other_images_are_refused(cpu: Run, gpu: Run) -> None:
@@ -84,7 +84,7 @@ def test_runs_of_other_images_are_refused(cpu: Run, gpu: Run) -> None:
 
 
 def test_picture_is_a_png(cpu: Run, gpu: Run, tmp_path: Path) -> None:
-    plot_cost([cpu, gpu], [0.5, 10.0], tmp_path / "cost.png")
+    plot_cost(offers([cpu, gpu], [0.5, 10.0]), tmp_path / "cost.png")
     assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
 
 

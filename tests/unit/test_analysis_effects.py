@@ -7,9 +7,15 @@ import analysis_data as data
 import numpy as np
 import pytest
 
-from analysis.effects import factor_effects
+from analysis.decide import grid_rows
+from analysis.effects import Effect, factor_effects
 from cifar_tune.config import grid_variants
 from cifar_tune.records import LatencyRecord
+
+
+def effects_of(records: list[LatencyRecord]) -> list[Effect]:
+    return factor_effects(grid_rows(data.frame(*records)))
+
 
 FACTORS = {"fp16": 0.6, "compile": 0.8, "channels_last": 0.97, "fp16 x compile": 1.1}
 
@@ -33,7 +39,7 @@ def measured(noise: float, seed: int = 0, drift: float = 0.0) -> list[LatencyRec
 
 
 def test_effect_of_each_factor_is_found_where_nothing_is_noise() -> None:
-    effects = {e.term: e.change for e in factor_effects(data.frame(*measured(0.0)))}
+    effects = {e.term: e.change for e in effects_of(measured(0.0))}
     assert effects["fp16"] == pytest.approx(0.6 * math.sqrt(1.1) - 1)
     assert effects["channels_last"] == pytest.approx(0.97 - 1)
     assert effects["fp16 x compile"] == pytest.approx(1.1 - 1)
@@ -41,7 +47,7 @@ def test_effect_of_each_factor_is_found_where_nothing_is_noise() -> None:
 
 
 def test_drift_of_the_machine_changes_nothing() -> None:
-    still, drifting = (factor_effects(data.frame(*measured(0.01, drift=d))) for d in (0.0, 0.3))
+    still, drifting = (effects_of(measured(0.01, drift=d)) for d in (0.0, 0.3))
     assert [e.change for e in still] == pytest.approx([e.change for e in drifting])
 
 
@@ -50,11 +56,16 @@ def test_interval_holds_the_truth_as_often_as_it_says() -> None:
     held = [
         effect.low <= truth <= effect.high
         for seed in range(200)
-        for effect in factor_effects(data.frame(*measured(0.05, seed)))
+        for effect in effects_of(measured(0.05, seed))
         if effect.term == "channels_last"
     ]
     assert 0.9 < np.mean(held) < 0.99
 
 
 def test_model_without_a_whole_grid_has_no_effects() -> None:
-    assert factor_effects(data.frame(*measured(0.01)[:-1])) == []
+    assert effects_of(measured(0.01)[:-1]) == []
+
+
+def test_grid_whose_raw_samples_a_published_table_lacks_has_no_effects() -> None:
+    bare = [dataclasses.replace(row, samples_ms=None, reference_ms=None) for row in measured(0.01)]
+    assert effects_of(bare) == []

@@ -134,7 +134,7 @@ def test_what_lost_accuracy_did_not_work_for_that_reason(tmp_path: Path) -> None
     ]
     text = markdown(data.write_run(tmp_path / "int8", [*data.full_latency(), *rows]))
     (line,) = [line for line in text.splitlines() if line.startswith("- Did not work:")]
-    assert "accuracy falls by 1.0 point or more" in line
+    assert "accuracy falls by 1 point or more" in line
 
 
 def test_what_has_one_cause_is_told_together(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_run_without_teacher_trial_distillation_and_confirmation_is_reported(t
     report = write_report(data.write_run(tmp_path / "r", records, distill="never"))
     assert report.candidate is None
     text = report.path.with_suffix(".md").read_text(encoding="utf-8")
-    assert "none reaches 85.00 %" in text
+    assert "no variant reaches an accuracy of 85.00 %" in text
     assert "Rule `never`" in text
     assert "## Confirmation" not in text
 
@@ -224,9 +224,18 @@ def test_a_run_is_found_by_name(run: Path) -> None:
 def test_a_table_of_another_version_is_refused(tmp_path: Path) -> None:
     run = data.write_run(tmp_path / "run", data.full_latency())
     (run / "checksums.json").unlink()
-    pd.read_parquet(run / "latency.parquet").drop(columns="auroc").to_parquet(run / "latency.parquet")
-    with pytest.raises(ValueError, match=r"latency.parquet is of another version, without auroc"):
+    pd.read_parquet(run / "latency.parquet").drop(columns="protocol").to_parquet(run / "latency.parquet")
+    with pytest.raises(ValueError, match=r"latency.parquet is of another version, without protocol"):
         load_run(run)
+
+
+def test_a_table_that_lacks_a_nullable_column_is_reported(tmp_path: Path) -> None:
+    run = data.write_run(tmp_path / "run", data.full_latency())
+    (run / "checksums.json").unlink()
+    latency = pd.read_parquet(run / "latency.parquet")
+    latency.drop(columns=["auroc", "note", "artifact_mb", "settled"]).to_parquet(run / "latency.parquet")
+    assert load_run(run).latency["auroc"].isna().all()
+    assert "## Pareto front" in markdown(run)
 
 
 @pytest.mark.parametrize("name", ["trials.parquet", "latency.parquet", "epochs.parquet"])
@@ -258,7 +267,7 @@ def test_the_front_command_marks_the_candidate(run: Path, capsys: pytest.Capture
 
 def test_the_front_command_answers_for_another_accuracy(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["front", str(run), "--min-accuracy", "0.999"]) == 0
-    assert "none reaches 99.90 %" in capsys.readouterr().out
+    assert "no variant reaches an accuracy of 99.90 %" in capsys.readouterr().out
 
 
 def test_the_front_command_answers_for_another_latency(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from cifar_tune.config import LatencyConfig
 from cifar_tune.measuring.drain import drain
 from cifar_tune.measuring.latency import (
+    CONFIDENCE,
     UNTIMED_CALLS,
     Repeat,
     Timed,
@@ -252,6 +253,25 @@ def test_drift_shows_in_the_spread_of_the_repeats() -> None:
 def test_percentile_is_bounded_from_as_many_samples_as_loadgen_says(percentile: float, least: int) -> None:
     assert percentile_bound([1.0] * (least - 1), percentile) is None
     assert percentile_bound([1.0] * least, percentile) == 1.0
+
+
+def most_beyond(count: int, share: float) -> int:
+    """Most k with P(Binomial(count, share) <= k) <= 1 %, term by term."""
+    cumulative = 0.0
+    for k in range(count + 1):
+        ways = math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1)
+        cumulative += math.exp(ways + k * math.log(share) + (count - k) * math.log1p(-share))
+        if cumulative > 1 - CONFIDENCE:
+            return k - 1
+    return count
+
+
+@pytest.mark.parametrize("percentile", [90, 95, 99])
+def test_bound_is_the_order_statistic_of_the_binomial_sum(percentile: float) -> None:
+    for count in (*range(1, 150), *range(150, 3000, 61)):
+        beyond = most_beyond(count, 1 - percentile / 100)
+        wanted = None if beyond < 1 else float(count - 1 - beyond)
+        assert percentile_bound([float(n) for n in range(count)], percentile) == wanted
 
 
 def test_percentile_of_very_many_samples_is_bounded() -> None:

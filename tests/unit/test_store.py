@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from analysis_data import latency, trial
 from hypothesis import HealthCheck, given, settings
@@ -20,6 +21,7 @@ from cifar_tune.store import (
     files_below,
     note_checksums,
     read_records,
+    read_table,
     replace_file,
     schema,
     seal,
@@ -123,9 +125,54 @@ def test_a_result_of_another_version_is_refused_not_done_again(tmp_path: Path) -
     ledger.put_trial(trial())
     (path,) = (tmp_path / "ledger").rglob("*.json")
     (row,) = unseal(path.read_bytes())
-    path.write_bytes(seal([{k: v for k, v in row.items() if k != "note"}]))
-    with pytest.raises(OtherVersionError, match="of another version: columns that only one has: note"):
+    path.write_bytes(seal([{k: v for k, v in row.items() if k != "optimizer"} | {"novel": 1}]))
+    with pytest.raises(OtherVersionError, match="of another version: columns that only one has: novel, optimizer"):
         ledger.whole_trials()
+
+
+@pytest.mark.parametrize("column", ["note", "checkpoint", "env_git_commit"])
+def test_a_result_of_a_version_without_a_nullable_column_is_read_with_none(column: str, tmp_path: Path) -> None:
+    ledger, record = Ledger(tmp_path), trial(note=None, checkpoint=None)
+    ledger.put_trial(record)
+    (path,) = (tmp_path / "ledger").rglob("*.json")
+    (row,) = unseal(path.read_bytes())
+    path.write_bytes(seal([{k: v for k, v in row.items() if k != column}]))
+    assert ledger.read(TrialRecord) == [record]
+
+
+def cut(path: Path, *columns: str) -> Path:
+    """The table as a version would have left it that did not have these columns."""
+    pq.write_table(pq.read_table(path).drop(list(columns)), path)
+    return path
+
+
+def test_a_table_without_nullable_columns_is_read_with_none(tmp_path: Path) -> None:
+    record = latency()
+    write_records(tmp_path / "r.parquet", LatencyRecord, [record])
+    path = cut(tmp_path / "r.parquet", "auroc", "samples_ms", "correct", "env_git_commit")
+    wanted = dataclasses.replace(record, auroc=None, samples_ms=None, correct=None)
+    assert read_records(path, LatencyRecord) == [wanted]
+
+
+def test_a_table_without_a_column_that_has_a_default_is_read_with_it(tmp_path: Path) -> None:
+    record = latency(repeat=3)
+    write_records(tmp_path / "r.parquet", LatencyRecord, [record])
+    path = cut(tmp_path / "r.parquet", "repeat", "env_runtimes")
+    assert read_records(path, LatencyRecord) == [dataclasses.replace(record, repeat=0)]
+
+
+def test_a_column_that_is_filled_in_has_the_type_of_the_schema(tmp_path: Path) -> None:
+    write_records(tmp_path / "r.parquet", LatencyRecord, [latency()])
+    path = cut(tmp_path / "r.parquet", "settled", "samples_ms", "note", "auroc")
+    read, wanted = read_table(path, LatencyRecord).schema, schema(LatencyRecord)
+    assert all(read.field(name).type == wanted.field(name).type for name in wanted.names)
+
+
+def test_a_table_without_a_required_column_is_refused_with_its_name(tmp_path: Path) -> None:
+    write_records(tmp_path / "r.parquet", LatencyRecord, [latency()])
+    path = cut(tmp_path / "r.parquet", "zeroed", "auroc")
+    with pytest.raises(OtherVersionError, match=r"r.parquet is of another version, without zeroed$"):
+        read_records(path, LatencyRecord)
 
 
 def test_a_trial_whose_epochs_are_damaged_is_done_again(tmp_path: Path) -> None:
