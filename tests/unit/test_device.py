@@ -3,10 +3,10 @@
 import multiprocessing
 import os
 import time
-from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
+from neighbours import burn, hold
 
 from cifar_tune import device
 from cifar_tune.device import CONTENDED_CORES, DeviceWatch, pin_to_cores
@@ -22,13 +22,6 @@ SPAWN = multiprocessing.get_context("spawn")
 def own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock folder of the test's own: a study on this machine must not fail it."""
     monkeypatch.setattr(locks, "LOCKS", tmp_path)
-
-
-def hold(folder: str, seconds: float, held: Event) -> None:
-    locks.LOCKS = Path(folder)
-    with exclusive_device("cpu", wait=True, purpose="(run other)"):
-        held.set()
-        time.sleep(seconds)
 
 
 def start_holding(tmp_path: Path, seconds: float) -> "multiprocessing.process.BaseProcess":
@@ -59,7 +52,7 @@ def test_lock_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
 
 
 def test_two_studies_take_turns(tmp_path: Path) -> None:
-    process = start_holding(tmp_path, 1.0)
+    process = start_holding(tmp_path, 0.3)
     with exclusive_device("cpu", wait=True):
         assert not process.is_alive() or process.exitcode is None
     process.join()
@@ -75,17 +68,12 @@ def test_process_is_kept_on_as_many_cores_as_it_has_threads() -> None:
     assert (len(cores), affinity) == (1, set(cores))
 
 
-def burn(seconds: float) -> None:
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        pass
-
-
 def test_another_process_that_loads_a_core_during_a_window_is_seen() -> None:
-    process = SPAWN.Process(target=burn, args=(20.0,))
+    begun = SPAWN.Event()
+    process = SPAWN.Process(target=burn, args=(20.0, begun))
     process.start()
     try:
-        time.sleep(1.0)
+        assert begun.wait(60)
         watch = DeviceWatch("cpu")
         watch.start()
         time.sleep(1.0)
