@@ -22,7 +22,7 @@ part() { # part NAME SECONDS COMMAND...: its output goes to OUT_DIR/log.txt
 nvidia-smi >"$out/log.txt" 2>&1
 # a library that looks for the GPU when it is imported would break every fresh process, which are forked after it
 part fork 40 python3 -c 'import torch; from cifar_tune.measuring.processes import in_fresh_process; print(in_fresh_process(torch.cuda.is_available))'
-part tests 40 python3 -m pytest -q -p no:cacheprovider tests/unit/test_training.py -k gpu
+part tests 40 python3 -m pytest -q -p no:cacheprovider -m gpu tests
 part study 320 python3 sweeps/distill_search.py --preset gpu --data "$data" --no-dashboard --storage "$runs" --name gpu
 for file in report.md front.png comparison.csv latency.parquet trials.parquet study.json; do
     cp "$runs/gpu/$file" "$out/" 2>>"$out/log.txt"

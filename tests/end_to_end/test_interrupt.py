@@ -60,7 +60,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 IN_A_FINALIZER = """
 import os, signal, time
-from sweeps.interrupts import interruptible
+from sweeps.steps.interrupts import interruptible
 
 class Interrupted:
     def __del__(self):

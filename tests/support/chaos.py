@@ -208,7 +208,7 @@ def malformed(examples: int) -> Verdict:
     """Malformed input of every kind."""
     each = math.ceil(examples / KINDS_OF_INPUT)
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", str(ROOT / "tests" / "test_malformed.py")],
+        [sys.executable, "-m", "pytest", "-q", str(ROOT / "tests" / "unit" / "test_malformed.py")],
         cwd=ROOT, env={**os.environ, "MALFORMED_EXAMPLES": str(each)}, capture_output=True, text=True,
     )  # fmt: skip
     fault = None if ended.returncode == 0 else ended.stdout[-2000:]

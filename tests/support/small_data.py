@@ -38,7 +38,7 @@ def small_data(train: int = 48, size: int = 8, classes: int = 3) -> ImageData:
 
 def config(**changes: Any) -> TrainConfig:
     settings: dict[str, Any] = {
-        "model": "shufflenet_v2_x0_5", "arm": "plain", "epochs": 2, "batch_size": 16, "lr": 0.05,
+        "model": "resnet_tiny", "arm": "plain", "epochs": 2, "batch_size": 16, "lr": 0.05,
         "views": ViewConfig(crop_padding=1), **changes,
     }  # fmt: skip
     return TrainConfig(**settings)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import analysis_data as data
@@ -292,15 +290,6 @@ def test_errors_are_one_line_and_exit_code_2(
         (folder / "latency.parquet").write_bytes(content)
     assert main(["report", str(folder if content else tmp_path / "nope")]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
-
-
-def test_the_analysis_needs_neither_torch_nor_ray_nor_optuna() -> None:
-    script = (
-        "import sys\n"
-        "for name in ('torch', 'torchvision', 'ray', 'optuna'): sys.modules[name] = None\n"
-        "import analysis.report, analysis.__main__\n"
-    )
-    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 
 def with_format(run: Path, value: object) -> Path:

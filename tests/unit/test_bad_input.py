@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -299,13 +297,3 @@ def test_teacher_of_other_data(refused: Refused, tmp_path: Path) -> None:
 )
 def test_wrong_library_command(refused: Refused, arguments: tuple[str, ...], line: str) -> None:
     assert line in refused(*arguments, command=library_command)
-
-
-def test_a_wrong_flag_as_a_user_sees_it(tmp_path: Path) -> None:
-    script = Path(distill_search.__file__)
-    ended = subprocess.run(
-        [sys.executable, script, "--preset", "quick", "--num-sample", "3"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
-    assert "options: --num-sample, 3; perhaps you meant --num-samples (see --help)" in ended.stderr
-    assert list(tmp_path.iterdir()) == []

@@ -7,11 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
 from fake_nvml import FakeNvml
+from neighbours import hold
 
 from cifar_tune import device
 from cifar_tune.device import CONTENDED_CORES, DeviceWatch, ForeignLoad, Gpu, pin_to_cores
@@ -29,13 +29,6 @@ STRANGER = 4_194_305
 def own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock folder of the test's own: a study on this machine must not fail it."""
     monkeypatch.setattr(locks, "LOCKS", tmp_path)
-
-
-def hold(folder: str, seconds: float, held: Event) -> None:
-    locks.LOCKS = Path(folder)
-    with exclusive_device("cpu", wait=True, purpose="(run other)"):
-        held.set()
-        time.sleep(seconds)
 
 
 def start_holding(tmp_path: Path, seconds: float) -> "multiprocessing.process.BaseProcess":
@@ -66,7 +59,7 @@ def test_lock_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
 
 
 def test_two_studies_take_turns(tmp_path: Path) -> None:
-    process = start_holding(tmp_path, 1.0)
+    process = start_holding(tmp_path, 0.3)
     with exclusive_device("cpu", wait=True):
         assert not process.is_alive() or process.exitcode is None
     process.join()

@@ -14,7 +14,7 @@ from cifar_tune.models.registry import architecture, build_model
 from cifar_tune.models.weights import load_weights, save_weights
 from cifar_tune.training.loop import initial_model, train
 
-MODELS = ["resnet18", "speednet", "mobilenet_v3_small"]
+MODELS = ["resnet_narrow", "speednet", "mobilenet_v3_small"]
 
 
 @pytest.fixture(autouse=True)

@@ -32,8 +32,8 @@ BF16_TOLERANCE = 0.02
 @pytest.fixture
 def teacher(tmp_path: Path) -> TeacherRef:
     path = tmp_path / "teacher.safetensors"
-    save_weights(build_model("shufflenet_v2_x0_5", 3, seed=5), path)
-    return TeacherRef(model="shufflenet_v2_x0_5", checkpoint=str(path), sha256=sha256_file(path))
+    save_weights(build_model("resnet_tiny", 3, seed=5), path)
+    return TeacherRef(model="resnet_tiny", checkpoint=str(path), sha256=sha256_file(path))
 
 
 @pytest.fixture
