@@ -19,7 +19,7 @@ from analysis.compare import LATENCY_THRESHOLD, compare, regressions
 from analysis.cost import cost, plot_cost
 from analysis.frames import STORAGE, asking, load_run, select
 from analysis.report import REPORT_FILES, analyse, write_report
-from analysis.tables import OBJECTIVES, wide_front
+from analysis.sections.front import OBJECTIVES, wide_front
 from cifar_tune.bucket import Bucket, is_uri
 
 _FRONT_COLUMNS = ["model", "arm", "variant", "test_accuracy", "p50_ms", "front_probability", "feasible", "candidate"]

@@ -9,15 +9,10 @@ import scipy.stats
 
 from analysis.decide import Choice, Decision, choose, competing, decide_steps, grid_rows, rejections
 from analysis.frames import rows
-from analysis.tables import (
-    SeedGain,
-    comparison_table,
-    confirm_table,
-    distillation_gains,
-    front_table,
-    volume,
-    wide_front,
-)
+from analysis.sections.comparison import comparison_table
+from analysis.sections.confirmation import confirm_table
+from analysis.sections.distillation import SeedGain, distillation_gains
+from analysis.sections.front import front_table, volume, wide_front
 from analysis.uncertain import Draws, draw
 from cifar_tune.config import Variant
 from cifar_tune.records import LatencyRecord, TrialRecord
