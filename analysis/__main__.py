@@ -101,7 +101,7 @@ def _front(options: argparse.Namespace) -> int:
     from analysis.choose import choose
     from analysis.frames import asking, select
     from analysis.rivals import rivals_of
-    from analysis.tables import OBJECTIVES, front_table, wide_front
+    from analysis.sections.front import OBJECTIVES, front_table, wide_front
 
     run = asking(load_run(options.run), options.min_accuracy, options.latency_budget_ms)
     rivals = rivals_of(run.latency, run.test_images)

@@ -63,7 +63,7 @@ class Run:
         """
         from analysis.choose import choose  # these build on this module
         from analysis.rivals import rivals_of
-        from analysis.tables import front_table
+        from analysis.sections.front import front_table
 
         rivals = rivals_of(self.latency, self.test_images)
         return front_table(rivals, self.min_accuracy, choose(rivals, self.min_accuracy, self.latency_budget_ms))

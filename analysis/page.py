@@ -20,7 +20,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from analysis.figures import Picture
+from analysis.plots import Picture
 
 _TEMPLATE = Path(__file__).with_name("page.html.jinja")
 _SHOWN = {"responsive": True, "displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d"]}

@@ -8,35 +8,48 @@ Command: `python -m analysis report RUN`.
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis import figures, gains, sections
 from analysis.choose import Choice, choose
 from analysis.decide import Decision, decide_steps
 from analysis.effects import Effect, factor_effects
-from analysis.frames import Run, label, load_run, rows, variant_of
+from analysis.frames import Run, load_run, rows, variant_of
 from analysis.goals import judge
-from analysis.justify import between
-from analysis.page import Fact, Headline, page
-from analysis.plots import plot_front, plot_magnitude
+from analysis.page import page
+from analysis.plots import Picture
 from analysis.rivals import Rivals, rivals_of
-from analysis.tables import (
-    DistillationGain,
-    Volume,
-    comparison_table,
-    confirm_table,
-    distillation_gains,
-    front_table,
-    pruned_rows,
-    volume,
-    zeroed_curves,
+from analysis.sections import (
+    answer,
+    budget,
+    comparison,
+    confirmation,
+    distillation,
+    effects,
+    front,
+    front_file,
+    front_page,
+    goals,
+    grid,
+    importance,
+    loading,
+    machine,
+    magnitude,
+    optimizations,
+    pruned,
+    quality,
+    serving,
+    take,
+    trials,
+    warnings,
+    worked,
 )
+from analysis.sections.distillation import DistillationGain
+from analysis.sections.front import Volume
 from cifar_tune.store import replace_file
 
 
@@ -91,11 +104,11 @@ def analyse(run: Run) -> Findings:
         card=_card_of(run, choice),
         decisions=decide_steps(rivals.grid, images),
         effects=factor_effects(rivals.grid),
-        front=front_table(rivals, limit, choice),
-        volume=volume(rivals, limit),
-        comparison=comparison_table(latency, run.config["teacher"], students, limit, choice),
-        gains=distillation_gains(latency, run.trials, students, images),
-        confirmed=confirm_table(latency),
+        front=front.front_table(rivals, limit, choice),
+        volume=front.volume(rivals, limit),
+        comparison=comparison.comparison_table(latency, run.config["teacher"], students, limit, choice),
+        gains=distillation.distillation_gains(latency, run.trials, students, images),
+        confirmed=confirmation.confirm_table(latency),
     )
 
 
@@ -122,11 +135,11 @@ def write_report(run: str | Path) -> Report:
     folder = findings.run.path
     replace_file(folder / "front.parquet", findings.front.to_parquet)
     replace_file(folder / "comparison.csv", lambda path: findings.comparison.to_csv(path, index=False))
-    curves = zeroed_curves(findings.run.latency)
+    curves = magnitude.zeroed_curves(findings.run.latency)
     pictures: dict[str, Callable[[str], object] | None] = {
         "front.png": None if findings.front.empty else lambda path: _plot(findings, path, "png"),
         "front.svg": None if findings.front.empty else lambda path: _plot(findings, path, "svg"),
-        "magnitude.png": (lambda path: plot_magnitude(curves, path)) if curves else None,
+        "magnitude.png": (lambda path: magnitude.plot_magnitude(curves, path)) if curves else None,
     }
     for picture, draw_it in pictures.items():
         if draw_it is None:
@@ -139,13 +152,10 @@ def write_report(run: str | Path) -> Report:
     return Report(candidate=_candidate(findings), text=findings.choice.text, path=folder / "report.html")
 
 
-_MAGNITUDE_PICTURE = "![Accuracy, deflated size and latency over the share of zeros](magnitude.png)"
-
-
 def _plot(findings: Findings, path: str, kind: str) -> None:
     study = findings.run.study
     title = f"{study['data']['label']}, batch 1 on {study['environment']['device_name']}"
-    plot_front(findings.front, findings.run.min_accuracy, title, path, kind)
+    front_file.plot_front(findings.front, findings.run.min_accuracy, title, path, kind)
 
 
 def _candidate(findings: Findings) -> Candidate | None:
@@ -155,83 +165,65 @@ def _candidate(findings: Findings) -> Candidate | None:
     return Candidate(trial_id=str(row["trial_id"]), variant=str(row["variant"]))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Section:
+    """A topic of the report: its Markdown, and its figures on the page."""
+
+    text: Callable[[Findings], str]
+    """Begins with the heading; empty where there is nothing to say."""
+    figures: Callable[[Findings], Iterable[Picture]] = lambda _: ()
+
+
+SECTIONS: dict[str, Section] = {
+    "warnings": Section(text=lambda f: warnings.text(f.run, f.confirmed, f.card)),
+    "take": Section(text=lambda f: take.text(f.card)),
+    "budget": Section(text=lambda f: budget.text(f.run)),
+    "comparison": Section(text=lambda f: comparison.text(f.comparison)),
+    "quality": Section(text=lambda f: quality.text(f.run, f.choice)),
+    "optimizations": Section(
+        text=lambda f: optimizations.text(f.decisions), figures=lambda f: optimizations.figures(f.decisions)
+    ),
+    "goals": Section(text=lambda f: goals.text(judge(f.run.latency, f.run.test_images))),
+    "effects": Section(text=lambda f: effects.text(f.effects), figures=lambda f: effects.figures(f.effects)),
+    "magnitude": Section(
+        text=lambda f: magnitude.text(f.run.latency), figures=lambda f: magnitude.figures(f.run.latency)
+    ),
+    "pruned": Section(text=lambda f: pruned.text(pruned.pruned_rows(f.run.trials, f.front), f.run.trials)),
+    "worked": Section(text=lambda f: worked.text(f.run, f.decisions)),
+    "distillation": Section(
+        text=lambda f: distillation.text(f.run, f.gains), figures=lambda f: distillation.figures(f.gains)
+    ),
+    "serving": Section(text=lambda f: serving.text(f.run)),
+    "confirmation": Section(text=lambda f: confirmation.text(f.confirmed)),
+    "front": Section(text=lambda f: front.text(f.front, f.volume)),
+    "grid": Section(text=lambda f: grid.text(f.run.latency), figures=lambda f: grid.figures(f.run.latency)),
+    "trials": Section(
+        text=lambda f: trials.text(f.run.trials), figures=lambda f: trials.figures(f.run.trials, f.run.epochs)
+    ),
+    "importance": Section(
+        text=lambda f: importance.text(f.run.importance), figures=lambda f: importance.figures(f.run.importance)
+    ),
+    "machine": Section(text=lambda f: machine.text(f.run)),
+    "loading": Section(text=lambda _: loading.TEXT),
+}
+"""Name -> what follows the answer, in this order. A new topic is a file in `analysis/sections/` and a line here."""
+
+
 def sections_of(findings: Findings) -> dict[str, str]:
     """Name -> Markdown of each section after the answer; empty where there is nothing to say."""
-    run = findings.run
-    return {
-        "warnings": sections.warnings(run, findings.confirmed, findings.card),
-        "take": sections.take(findings.card),
-        "budget": sections.budget(run),
-        "comparison": sections.comparison(findings.comparison),
-        "quality": sections.quality(run, findings.choice),
-        "optimizations": gains.optimizations(findings.decisions),
-        "goals": gains.goals(judge(run.latency, run.test_images)),
-        "effects": gains.effects(findings.effects),
-        "magnitude": gains.magnitude(findings.run.latency),
-        "pruned": gains.pruned(pruned_rows(run.trials, findings.front), run.trials),
-        "worked": gains.worked(run, findings.decisions),
-        "distillation": gains.distillation(run, findings.gains),
-        "serving": sections.serving(run),
-        "confirmation": sections.confirmation(findings.confirmed),
-        "front": sections.front(findings.front, findings.volume),
-        "grid": sections.grid(run.latency),
-        "trials": sections.trials(run.trials),
-        "importance": sections.importance(run.importance),
-        "machine": sections.machine(run),
-        "loading": sections.LOADING,
-    }
+    return {name: section.text(findings) for name, section in SECTIONS.items()}
 
 
 def markdown_report(findings: Findings, texts: Mapping[str, str]) -> str:
     """The text of `report.md`, the answer first."""
-    picture = "" if findings.front.empty else "![Test accuracy over latency, with the Pareto front](front.png)"
-    texts = {**texts, "magnitude": texts["magnitude"] and f"{texts['magnitude']}\n\n{_MAGNITUDE_PICTURE}"}
-    parts = [sections.answer(findings.run, findings.choice), picture, *texts.values()]
+    parts = [answer.text(findings.run, findings.choice, findings.front), *texts.values()]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def html_report(findings: Findings, texts: Mapping[str, str]) -> str:
     """The page of `report.html`: the same text, with figures that can be explored."""
     run = findings.run
-    pictures = {
-        "answer": figures.front(findings.front, run.min_accuracy, run.test_images),
-        "optimizations": figures.gains(findings.decisions),
-        "effects": figures.effects(findings.effects),
-        "magnitude": figures.magnitude(findings.run.latency),
-        "distillation": figures.distillation(findings.gains),
-        "grid": figures.distributions(run.latency),
-        "trials": itertools.chain(
-            figures.learning_curves(run.trials, run.epochs), figures.history(run.trials), figures.parallel(run.trials)
-        ),
-        "importance": figures.importance(run.importance),
-    }
-    return page(_headline(findings), texts, {name: list(found) for name, found in pictures.items()})
-
-
-def _headline(findings: Findings) -> Headline:
-    run, index = findings.run, findings.choice.index
-    chosen = None if index is None else rows(findings.front.loc[[index]])[0]
-    facts: list[Fact] = []
-    if chosen is not None:
-        paired, low, high = (chosen[name] for name in ("paired_ms", "paired_low_ms", "paired_high_ms"))
-        facts = [
-            Fact(
-                value=f"{chosen['p50_ms']:.3g} ms",
-                name=f"median latency at batch 1; without the machine's drift {paired:.3g}{between(low, high, '.3g')}",
-            ),
-            Fact(
-                value=f"{100 * chosen['test_accuracy']:.2f} %",
-                name=f"test accuracy (at least {100 * chosen['accuracy_low']:.2f} %)",
-            ),
-        ]
-    if findings.volume is not None and chosen is not None:
-        ratio = findings.volume.baseline_ms / chosen["paired_ms"]
-        facts.append(Fact(value=f"{ratio:.1f} x", name=f"faster than {findings.volume.baseline}"))
-    return Headline(
-        title=str(run.study["run"]),
-        question=sections.question(run),
-        candidate=None if chosen is None else label(chosen),
-        facts=facts,
-        text=findings.choice.text,
-        take=None if findings.card is None else sections.verification(findings.card),
-    )
+    first = front_page.figures(findings.front, run.min_accuracy, run.test_images)
+    pictures = {name: list(section.figures(findings)) for name, section in SECTIONS.items()}
+    headline = answer.headline(run, findings.choice, findings.front, findings.volume, findings.card)
+    return page(headline, texts, {"answer": list(first), **pictures})

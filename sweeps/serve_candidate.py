@@ -29,7 +29,7 @@ import numpy as np
 
 from analysis.frames import find_run
 from analysis.report import write_report
-from analysis.sections import serving_answer
+from analysis.sections.serving import serving_answer
 from cifar_tune import cli
 from cifar_tune.bucket import is_uri
 from cifar_tune.config import Variant, check

@@ -23,7 +23,7 @@ from PIL import Image
 from shipped import CLASSES, PIXELS, SIDE, VERIFIED, free_port, shipment
 from upload_files import bomb, encoded
 
-from analysis.sections import serving_answer
+from analysis.sections.serving import serving_answer
 from cifar_tune.config import Variant
 from cifar_tune.errors import RefusedError
 from cifar_tune.records import ServingRecord

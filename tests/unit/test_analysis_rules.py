@@ -10,15 +10,10 @@ import scipy.stats
 from analysis.choose import Choice, choose, rejections
 from analysis.decide import Decision, decide_steps, grid_rows
 from analysis.rivals import Rejection, Rivals, competing, rivals_of
-from analysis.tables import (
-    SeedGain,
-    comparison_table,
-    confirm_table,
-    distillation_gains,
-    front_table,
-    volume,
-    wide_front,
-)
+from analysis.sections.comparison import comparison_table
+from analysis.sections.confirmation import confirm_table
+from analysis.sections.distillation import SeedGain, distillation_gains
+from analysis.sections.front import front_table, volume, wide_front
 from cifar_tune.config import Variant
 from cifar_tune.records import LatencyRecord, TrialRecord
 from cifar_tune.store import schema, to_row
