@@ -185,7 +185,7 @@ def _trouble(row: Row, base: Row | None) -> str | None:
         return "other processes used the machine during the measurement: measure again"
     times = _times_as_fast(row, base)
     if times is not None and times[1] <= 1 <= times[2]:
-        return f"its speedup may be none: {times[0]:.2f}, with an interval of {times[1]:.2f} to {times[2]:.2f}"
+        return f"its speedup is not clear: {times[0]:.2f}, with an interval of {times[1]:.2f} to {times[2]:.2f}"
     return None
 
 

@@ -120,6 +120,7 @@ def _rejected_text(best: Row, rivals: list[Row], rejected: dict[int, Rejection])
     ]
     if not named:
         return "No rejected variant is faster."
+    shown = [f"{clause}." for clause in named[:_SHOWN_REJECTIONS]]
     more = len(named) - _SHOWN_REJECTIONS
-    rest = [f"{more} more"] if more > 0 else []
-    return f"Faster, but rejected: {'; '.join([*named[:_SHOWN_REJECTIONS], *rest])}."
+    rest = [f"So are {more} more."] if more > 0 else []
+    return " ".join(["These variants are faster, but rejected.", *shown, *rest])

@@ -159,7 +159,7 @@ def test_combined_variants_are_no_single_step() -> None:
 def test_the_fastest_feasible_row_is_chosen() -> None:
     choice = chosen(data.latency(), data.latency(COMPILED, p50=1.5), data.latency(FP16, p50=1.0, right=800))
     assert choice.index == 1
-    assert "Faster, but rejected" in choice.text
+    assert "These variants are faster, but rejected." in choice.text
     assert "80.00 % is below the constraint" in choice.text
 
 
