@@ -81,8 +81,8 @@ class Picture:
     figure: go.Figure
 
 
-def chart(height: int, **layout: Any) -> go.Figure:
-    """An empty Plotly figure in the page's style; `layout` goes to Plotly."""
+def chart(height: int, legend: dict[str, Any] | None = None, **layout: Any) -> go.Figure:
+    """An empty Plotly figure in the page's style; `legend` and `layout` go to Plotly."""
     figure = go.Figure()
     figure.update_layout(
         height=height,
@@ -93,7 +93,8 @@ def chart(height: int, **layout: Any) -> go.Figure:
         colorway=list(COLOURS),
         hoverlabel={"align": "left"},
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#888", "activecolor": "#0072B2"},
-        **{"legend": {"orientation": "h", "y": -0.2}, **layout},
+        legend=legend or {"orientation": "h", "y": -0.2},
+        **layout,
     )
     return figure
 

@@ -1,11 +1,14 @@
 """The answer: what the study asks, the candidate and why, and the first screen of the page."""
 
+# pandas' own annotations leave these unknown:
+# pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
+
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd  # pyright: ignore[reportMissingTypeStubs] - pandas' own annotations do
+import pandas as pd
 
 from analysis.choose import Choice
 from analysis.frames import Row, Run, label, rows

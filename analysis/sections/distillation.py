@@ -153,11 +153,7 @@ def _auto_text(run: Run, model: str) -> str:
     mine = [row for row in rows(run.trials) if row["model"] == model]
     reached = [r["val_accuracy"] for r in mine if r["stage"] == PLAIN_ARM and r["val_accuracy"] is not None]
     ran = "ran" if any(r["stage"] == DISTILL_ARM for r in mine) else "did not run"
-    plain = (
-        f"the best plain trial of the search validates at {percent(max(reached))}"
-        if reached
-        else "no plain trial finished"
-    )
+    plain = f"the best plain trial validates at {percent(max(reached))}" if reached else "no plain trial finished"
     return f"{model}: {plain}; distillation {ran}."
 
 

@@ -86,7 +86,8 @@ def _outside(points: list[Row], low: float, high: float, constraint: float) -> l
     notes: list[str] = []
     below = sum(100 * p["test_accuracy"] < low for p in points)
     if below:
-        notes.append(f"{below} variants with weights set to zero lie below {low:.0f} %")
+        variants, lie = ("variant", "lies") if below == 1 else ("variants", "lie")
+        notes.append(f"{below} {variants} with weights set to zero {lie} below {low:.0f} %")
     if not low <= constraint <= high:
         notes.append(f"constraint {constraint:.4g} % lies {'below' if constraint < low else 'above'}")
     return notes

@@ -1,5 +1,8 @@
 """What stands beside accuracy: where classes differ in size, accuracy flatters (R21)."""
 
+# pandas' own annotations leave these unknown:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from analysis.choose import Choice
