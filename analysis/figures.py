@@ -25,6 +25,7 @@ from analysis.frames import Row, label, rows, select
 from analysis.paired import Z95, standard_error
 from analysis.plots import COLOURS, kind_of
 from analysis.tables import ZEROED_FIGURES, DistillationGain, zeroed_curves
+from cifar_tune.space import PARAMETERS
 
 MOST_CURVES = 60
 """Learning curves in the picture: the best trials."""
@@ -33,8 +34,8 @@ MOST_DISTRIBUTIONS = 24
 MOST_SAMPLES = 300
 """Latency samples of a row in the picture, evenly spread over time."""
 _SYMBOLS = ("circle", "triangle-up", "square", "diamond", "cross", "x", "star-triangle-down", "hexagon")
-_SEARCHED = {"lr": True, "weight_decay": True, "temperature": False, "alpha": False}
-"""Parameters of the search, and whether they are searched on a logarithmic scale."""
+_SEARCHED = {p.name: p.log for p in PARAMETERS if p.is_number}
+"""Numbers that are searched, and whether on a logarithmic scale."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

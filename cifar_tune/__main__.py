@@ -12,9 +12,9 @@ import math
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -22,12 +22,11 @@ from cifar_tune import cli
 from cifar_tune.config import (
     DISTILL_ARM,
     PLAIN_ARM,
-    Compile,
     DataConfig,
+    Device,
     LatencyConfig,
-    Precision,
+    RecipeConfig,
     TrainConfig,
-    TrainPrecision,
     Variant,
     ViewConfig,
     check,
@@ -47,6 +46,7 @@ from cifar_tune.models.weights import checkpoint_classes, save_weights
 from cifar_tune.runs.locks import exclusive_device
 from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.runtimes.quantisation import calibration_data
+from cifar_tune.settings import part, values_of
 from cifar_tune.store import sha256_file
 from cifar_tune.training.loop import TeacherLogits, predict, train
 from cifar_tune.training.losses import count_correct
@@ -56,48 +56,19 @@ from cifar_tune.training.teacher import OnlineTeacher, TeacherRef, load_model
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DataOptions:
-    """Which images."""
-
-    data: str = "cifar10"
-    """cifar10, digits, or the path of an image folder or a Parquet folder."""
-    data_dir: str = "data"
-    """Where cifar10 is looked for, and downloaded to."""
-    image_size: int | None = None
-    """Side of the model input in pixels; None: the data set's own."""
-    train_images: int | None = None
-    """Stratified subset of the training images; None: all."""
-    test_images: int | None = None
-    """Stratified subset of the test images; None: all."""
-    skip_unreadable: bool = False
-    """Count unreadable images and go on."""
-
-    def load(self) -> ImageData:
-        """The images, as in a sweep with seed 0."""
-        own = {f.name: getattr(self, f.name) for f in fields(DataOptions) if f.name not in ("data", "data_dir")}
-        return load(DataConfig(source=self.data, **own), self.data_dir)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Train(DataOptions):
+class Train:
     """Train one model; prints a line an epoch and writes the best weights by validation accuracy."""
 
+    data: DataConfig = field(default_factory=DataConfig, metadata=part(hidden=("validation_fraction",)))
     model: str = "mobilenet_v3_small"
     """Architecture."""
     epochs: int = 10
     """Passes over the training images."""
-    batch_size: int = 128
-    """Images of a step."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD with Nesterov momentum, or AdamW."""
+    recipe: RecipeConfig = field(default_factory=RecipeConfig, metadata=part(hidden=("class_weights", "compile_step")))
     lr: float = 0.05
     """Peak learning rate."""
     schedule: str = "cosine"
     """Learning rate schedule."""
-    weight_decay: float = 5e-4
-    """Weight decay of convolutions and matrices."""
-    label_smoothing: float = 0.0
-    """Label smoothing of the cross-entropy."""
     teacher: str = "resnet18"
     """Architecture of the teacher, where one is given."""
     teacher_checkpoint: str | None = None
@@ -108,9 +79,7 @@ class Train(DataOptions):
     """Weight of the distillation term."""
     seed: int = 0
     """Seed of initialisation, batch order and views."""
-    precision: TrainPrecision = "auto"
-    """Arithmetic of the training step."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """Where to train."""
     run: str | None = None
     """Folder of a run, one of whose trials is trained again; all flags but --trial and --out are as there."""
@@ -125,14 +94,15 @@ class Train(DataOptions):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Evaluate(DataOptions):
+class Evaluate:
     """Read the test set with one checkpoint; prints loss and accuracy."""
 
+    data: DataConfig = field(default_factory=DataConfig, metadata=part(hidden=("validation_fraction",)))
     model: str
     """Architecture."""
     checkpoint: str
     """Safetensors file."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """Where to evaluate."""
 
 
@@ -146,33 +116,14 @@ class Bench:
     """Safetensors file; None: random weights, which take as long."""
     input_shape: tuple[int, int, int] = (3, 32, 32)
     """Channels, height and width of an image."""
-    runtime: str = "torch"
-    """What runs the model."""
-    precision: Precision = "fp32"
-    """fp32, autocast to bf16 or fp16, fp16_weights, int8 (calibrated on noise: as fast), int8_dynamic."""
-    compile: Compile = "none"
-    """Mode of torch.compile; none: eager."""
-    channels_last: bool = False
-    """Memory layout of weights and input."""
-    single_thread: bool = False
-    """One CPU thread, for runtimes that have threads of their own."""
-    zeroed: float = 0.0
-    """Share of the weights that are set to zero, the smallest."""
-    zeroed_by_layer: bool = False
-    """The smallest of each layer, instead of the whole model's."""
-    warmup: int = 50
-    """Calls before the first sample, at least."""
+    variant: Variant = field(default_factory=Variant, metadata=part())
     iterations: int = 500
-    """Samples of each repeat, at least, within the time limit."""
-    repeats: int = 3
-    """Repeats."""
-    time_limit: float = 6.0
-    """Seconds of rounds, the paired reference included, after which 700 samples are enough."""
-    threads: int = 0
-    """CPU threads; 0: all cores."""
-    strict: bool = False
-    """Refuse a device that others use."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Latency samples of each repeat, at least, within the time limit."""
+    latency: LatencyConfig = field(
+        default_factory=lambda: LatencyConfig(fresh_processes=False),
+        metadata=part(hidden=("iterations", "max_iterations", "fresh_processes")),
+    )
+    device: Device = "auto"
     """Where to measure."""
 
 
@@ -203,13 +154,22 @@ def _of_flags(options: Train) -> tuple[TrainConfig, ImageData, TeacherLogits | N
     architecture(options.model)
     schedule(options.schedule)
     device = resolve_device(options.device)
-    given = {f.name: getattr(options, f.name) for f in fields(TrainConfig) if hasattr(options, f.name)}
-    config = TrainConfig(**{**given, "arm": DISTILL_ARM, "device": device, "threads": usable_cpus()})
-    if options.teacher_checkpoint is None:
-        config = replace(config, arm=PLAIN_ARM, alpha=0.0)
-    data = options.load()
-    views = ViewConfig(crop_padding=data.train_images.shape[1] // 8, flip=data.flip, seed=options.seed)
-    config = replace(config, views=views)
+    distils = options.teacher_checkpoint is not None
+    data = load(options.data)
+    config = TrainConfig(
+        **values_of(options.recipe),
+        model=options.model,
+        arm=DISTILL_ARM if distils else PLAIN_ARM,
+        epochs=options.epochs,
+        lr=options.lr,
+        schedule=options.schedule,
+        temperature=options.temperature,
+        alpha=options.alpha if distils else 0.0,
+        seed=options.seed,
+        device=device,
+        threads=usable_cpus(),
+        views=ViewConfig(crop_padding=data.train_images.shape[1] // 8, flip=data.flip, seed=options.seed),
+    )
     return config, data, _online_teacher(options, data, config) if config.distils else None
 
 
@@ -225,7 +185,7 @@ def run_evaluate(options: Evaluate) -> str:
     """Evaluate; returns the line to print."""
     device = resolve_device(options.device)
     architecture(options.model)
-    data = options.load()
+    data = load(options.data)
     model = load_model(options.model, len(data.classes), options.checkpoint).to(device)
     batcher = Batcher(data.test_images, data.mean, data.std, torch.device(device))
     logits = predict(model, batcher, "fp32", device).cpu()
@@ -250,15 +210,11 @@ def run_evaluate(options: Evaluate) -> str:
 def run_bench(options: Bench) -> str:
     """Measure; returns the line to print."""
     device = resolve_device(options.device)
-    check(options.runtime in RUNTIMES, "runtime", options.runtime, ", ".join(RUNTIMES))
-    variant = Variant(**{f.name: getattr(options, f.name) for f in fields(Variant)})
+    variant = options.variant
+    check(variant.runtime in RUNTIMES, "runtime", variant.runtime, ", ".join(RUNTIMES))
     RUNTIMES[variant.runtime].check_variant(variant)
-    names = ("warmup", "iterations", "repeats", "time_limit", "threads", "strict")
-    protocol = LatencyConfig(
-        max_iterations=max(2000, options.iterations),
-        fresh_processes=False,
-        **{name: getattr(options, name) for name in names},
-    )
+    most = max(options.latency.max_iterations, options.iterations)
+    protocol = replace(options.latency, iterations=options.iterations, max_iterations=most)
     registered = ":" not in options.model
     path = None if options.checkpoint is None else Path(options.checkpoint)
     check(path is None or path.is_file(), "checkpoint", str(path), "an existing safetensors file")
@@ -282,7 +238,7 @@ def run_bench(options: Bench) -> str:
         )
         try_once(load_target(target), options.input_shape)
         prepare_fresh_processes(compiles=variant.compile != "none")
-        with exclusive_device(device, wait=not options.strict, purpose="(bench)"):
+        with exclusive_device(device, wait=not protocol.strict, purpose="(bench)"):
             if RUNTIMES[variant.runtime].export is not None:
                 calibration = calibration_data(random_images(options.input_shape))
                 in_fresh_process(exported, target, variant, settings, calibration)

@@ -38,10 +38,8 @@ _ARROW_TYPES: dict[Any, pa.DataType] = {
     list[list[float]]: pa.list_(pa.list_(pa.float64())),
 }
 _NESTED_PREFIX = "env_"
-STUDY_FORMAT = 1
 PRETRAINED = "pretrained"
 """Folder of a run with the weights, in this package's own names, that the trials of a model begin with."""
-"""Of a run's folder: raised where an older version could not read what a newer one wrote."""
 CHECKSUMS = "checksums.json"
 """File of a run's folder that holds the digests of its tables."""
 

@@ -14,10 +14,10 @@ from ray import tune
 from ray.tune.error import TuneError
 from ray.tune.search import ConcurrencyLimiter
 
-from cifar_tune.config import StudyConfig
 from cifar_tune.errors import StudyFailedError
 from cifar_tune.records import EpochRecord, TrialRecord
 from cifar_tune.runs.ledger import Ledger
+from cifar_tune.study import StudyConfig
 from cifar_tune.tuning.cluster import MeasuringNode, is_there
 from cifar_tune.tuning.keeper import TrialKeeper
 from cifar_tune.tuning.loggers import loggers
@@ -39,7 +39,7 @@ def reuses_actors(study: StudyConfig) -> bool:
     """Whether trials follow each other in one process. Not where steps are compiled: dynamo gives up after a few models
     in one, and CUDA graphs stay with the thread of the trial that made them.
     """
-    return not study.compile_step
+    return not study.recipe.compile_step
 
 
 def search(
