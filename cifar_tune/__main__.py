@@ -154,22 +154,24 @@ def _of_flags(options: Train) -> tuple[TrainConfig, ImageData, TeacherLogits | N
     architecture(options.model)
     schedule(options.schedule)
     device = resolve_device(options.device)
-    distils = options.teacher_checkpoint is not None
-    data = load(options.data)
     config = TrainConfig(
         **values_of(options.recipe),
         model=options.model,
-        arm=DISTILL_ARM if distils else PLAIN_ARM,
+        arm=DISTILL_ARM,
         epochs=options.epochs,
         lr=options.lr,
         schedule=options.schedule,
         temperature=options.temperature,
-        alpha=options.alpha if distils else 0.0,
+        alpha=options.alpha,
         seed=options.seed,
         device=device,
         threads=usable_cpus(),
-        views=ViewConfig(crop_padding=data.train_images.shape[1] // 8, flip=data.flip, seed=options.seed),
     )
+    if options.teacher_checkpoint is None:
+        config = replace(config, arm=PLAIN_ARM, alpha=0.0)
+    data = load(options.data)
+    views = ViewConfig(crop_padding=data.train_images.shape[1] // 8, flip=data.flip, seed=options.seed)
+    config = replace(config, views=views)
     return config, data, _online_teacher(options, data, config) if config.distils else None
 
 
