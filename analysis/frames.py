@@ -21,7 +21,7 @@ from cifar_tune.bucket import fetched, is_uri
 from cifar_tune.config import Variant, check
 from cifar_tune.records import EpochRecord, LatencyRecord, TrialRecord
 from cifar_tune.store import column_names, verify_checksum
-from cifar_tune.study import upgraded
+from cifar_tune.study import read_content
 
 Row = dict[str, Any]
 """One row of a frame; a missing value is None, whatever the column's type."""
@@ -153,13 +153,7 @@ def find_run(run: str | Path, storage: str | Path = STORAGE) -> Path:
 
 def _read_study(path: Path) -> dict[str, Any]:
     verify_checksum(path)
-    try:
-        content: object = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not what a run writes: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is not what a run writes: it holds {type(content).__name__}")
-    study = upgraded(cast("dict[str, Any]", content), str(path))
+    study = read_content(path.read_bytes(), str(path))
     missing = [key for key in _STUDY_KEYS if key not in study]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}")

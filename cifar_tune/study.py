@@ -7,6 +7,7 @@ is imported, so the analysis of a finished run can read it anywhere.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -264,27 +265,37 @@ class StudyConfig(RunConfig):
         return TrainConfig(model=model, arm=arm, **settings)
 
 
-def upgraded(content: Mapping[str, Any], where: str) -> dict[str, Any]:
+def read_content(text: str | bytes, where: str) -> dict[str, Any]:
     """Content of a `study.json` of any format, in today's.
 
     Args:
+        text: of the file.
         where: the file, for the message.
 
     Raises:
-        ValueError: its format is not known, or its settings are none.
+        ValueError: it is no such file, or its format is not known.
     """
+    try:
+        content: object = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{where} is not what a run writes: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{where} is not what a run writes: it holds {type(content).__name__}")
+    return _upgraded(cast("dict[str, Any]", content), where)
+
+
+def _upgraded(content: Mapping[str, Any], where: str) -> dict[str, Any]:
     found: object = content.get("format")
     if isinstance(found, int) and found > STUDY_FORMAT:
         raise ValueError(f"{where} has format {found}, and this version reads {STUDY_FORMAT}: update cifar_tune")
     if found not in (FLAT_FORMAT, STUDY_FORMAT):
         raise ValueError(f"{where} has format {found!r}; this version reads {STUDY_FORMAT} and older")
-    config: object = content.get("config", {})
+    if found == STUDY_FORMAT or "config" not in content:
+        return dict(content)
+    config: object = content["config"]
     if not isinstance(config, dict):
-        raise ValueError(f"{where} has no settings, but {config!r}")
-    settings = cast("dict[str, Any]", config)
-    if found == FLAT_FORMAT:
-        settings = nested(StudyConfig, settings)
-    return {**content, "format": STUDY_FORMAT, "config": settings}
+        raise ValueError(f"{where} is not what a run writes: its settings are {config!r}")
+    return {**content, "format": STUDY_FORMAT, "config": nested(StudyConfig, cast("dict[str, Any]", config))}
 
 
 def study_from(values: Mapping[str, Any]) -> StudyConfig:

@@ -10,7 +10,6 @@ The last line of standard output is the path of the new run's report.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -31,7 +30,7 @@ from cifar_tune.presets import PRESETS
 from cifar_tune.records import TrialRecord
 from cifar_tune.settings import part
 from cifar_tune.store import read_records, sha256_file
-from cifar_tune.study import Preset, RunConfig, StudyConfig, study_from, upgraded
+from cifar_tune.study import Preset, RunConfig, StudyConfig, read_content, study_from
 from sweeps.steps.checks import Prepared, check_runtimes, prepare
 from sweeps.steps.folder import bucket_of, check_same_study, read_study, run_folder
 from sweeps.steps.grid import forget_builds, measure_grid
@@ -82,8 +81,7 @@ class GridConfig(RunConfig):
         both = shape is not None and self.data is not None
         check(not both, "input shape", shape, "only without --data, which have their own")
         only = "only with --data"
-        side = self.images.image_size
-        check(side is None or self.data is not None, "image size", side, only)
+        check(self.images.image_size is None or self.data is not None, "image size", self.images.image_size, only)
         check(self.mean is None or self.data is not None, "mean", self.mean, only)
         check((self.mean is None) == (self.std is None), "mean and std", (self.mean, self.std), "both or neither")
         check(self.std is None or all(s > 0 for s in self.std), "std", self.std, "three numbers above 0")
@@ -116,7 +114,7 @@ def _of_run(config: GridConfig) -> Work:
     assert config.run is not None
     source = find_run(config.run, config.storage)
     file = source / "study.json"
-    content = upgraded(json.loads(file.read_text()), str(file))
+    content = read_content(file.read_bytes(), str(file))
     study = study_from(content["config"])
     runtimes = study.runtimes if config.runtimes is None else config.runtimes
     study = dataclasses.replace(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -13,7 +12,7 @@ from cifar_tune.records import TrialRecord
 from cifar_tune.runs.ledger import Ledger
 from cifar_tune.space import read_by
 from cifar_tune.store import PRETRAINED, sha256_file
-from cifar_tune.study import StudyConfig, study_from, upgraded
+from cifar_tune.study import StudyConfig, read_content, study_from
 from cifar_tune.training.precision import answering_precision
 from cifar_tune.training.teacher import CachedTeacher, TeacherRef
 
@@ -27,7 +26,7 @@ def reproduction(run: Path, trial_id: str) -> tuple[TrainConfig, ImageData, Teac
     ValueError: there is no such run or trial, or its teacher's weights are gone.
     """
     check((run / "study.json").is_file(), "run", str(run), "the folder of a run")
-    study = study_from(upgraded(json.loads((run / "study.json").read_text()), str(run / "study.json"))["config"])
+    study = study_from(read_content((run / "study.json").read_bytes(), str(run))["config"])
     trials = Ledger(run).read(TrialRecord)
     found = [t for t in trials if t.trial_id == trial_id]
     check(bool(found), "trial", trial_id, f"a trial that has ended in {run}")

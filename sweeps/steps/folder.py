@@ -30,7 +30,7 @@ from cifar_tune.store import (
     replace_file,
     user_cache,
 )
-from cifar_tune.study import STUDY_FORMAT, StudyConfig, study_from, upgraded
+from cifar_tune.study import STUDY_FORMAT, StudyConfig, read_content, study_from
 
 PROBE = ".cifar_tune-may-write"
 WRITTEN = ("ledger", PRETRAINED, "checkpoints", "teacher_logits", "errors", "candidate")
@@ -157,7 +157,7 @@ def read_study(run: Path, bucket: Bucket | None = None) -> dict[str, Any]:
     path = run / "study.json"
     stored = None if bucket is None else bucket.get(f"{run.name}/study.json")
     try:
-        content = upgraded(json.loads(path.read_bytes() if stored is None else stored.content), str(path))
+        content = read_content(path.read_bytes() if stored is None else stored.content, str(path))
         needed = {"config": (), "environment": (*SAME_ON_RESUME, RUNTIMES), "data": ("fingerprint",)}
         if {"created_utc", "command"} <= content.keys() and all(
             isinstance(content[part], dict) and set(names) <= content[part].keys() for part, names in needed.items()

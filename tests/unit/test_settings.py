@@ -15,7 +15,7 @@ from cifar_tune.__main__ import Bench, Evaluate, Train
 from cifar_tune.config import DataConfig, LatencyConfig, RecipeConfig, TrainConfig, ViewSettings
 from cifar_tune.presets import PRESETS
 from cifar_tune.settings import made, nested, part, settings_of
-from cifar_tune.study import STUDY_FORMAT, Preset, StudyConfig, study_from, upgraded
+from cifar_tune.study import STUDY_FORMAT, Preset, StudyConfig, read_content, study_from
 from sweeps.serve_candidate import ServeConfig
 from sweeps.variant_grid import GridConfig
 
@@ -136,16 +136,20 @@ def as_json(value: object) -> Any:
     return json.loads(json.dumps(value))
 
 
+def read(content: object) -> dict[str, Any]:
+    return read_content(json.dumps(content), "study.json")
+
+
 @pytest.mark.parametrize("study", PRESETS.values(), ids=PRESETS)
 def test_a_study_comes_back_from_its_file(study: StudyConfig) -> None:
-    content = {"format": STUDY_FORMAT, "config": as_json(dataclasses.asdict(study))}
-    assert study_from(upgraded(content, "study.json")["config"]) == study
+    content = {"format": STUDY_FORMAT, "config": dataclasses.asdict(study)}
+    assert study_from(read(content)["config"]) == study
 
 
 @pytest.mark.parametrize("file", sorted(RESULTS.glob("*/study.json")), ids=lambda file: file.parent.name)
 def test_a_published_study_has_the_settings_that_it_had(file: Path) -> None:
     content = json.loads(file.read_text())
-    study = study_from(upgraded(content, str(file))["config"])
+    study = study_from(read(content)["config"])
     values = {s.flag: as_json(s.of(study)) for s in settings_of(StudyConfig)}
     assert content["format"] == 1
     assert {name: values[name] for name in content["config"]} == content["config"]
@@ -153,7 +157,7 @@ def test_a_published_study_has_the_settings_that_it_had(file: Path) -> None:
 
 def test_a_flat_study_is_nested_where_its_settings_lie_in_parts() -> None:
     flat = {"format": 1, "config": {"latency_warmup": 5, "strict": True, "data": "digits", "students": ["a"]}}
-    assert upgraded(flat, "study.json") == {
+    assert read(flat) == {
         "format": STUDY_FORMAT,
         "config": {"latency": {"warmup": 5, "strict": True}, "data": {"source": "digits"}, "students": ["a"]},
     }
@@ -162,7 +166,13 @@ def test_a_flat_study_is_nested_where_its_settings_lie_in_parts() -> None:
 @pytest.mark.parametrize("value", [None, "1", 0])
 def test_an_unknown_format_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match=f"has format {value!r}; this version reads {STUDY_FORMAT} and older"):
-        upgraded({"format": value, "config": {}}, "study.json")
+        read({"format": value, "config": {}})
+
+
+@pytest.mark.parametrize("content", [[], 5, {"format": 1, "config": []}])
+def test_what_is_no_study_is_refused(content: object) -> None:
+    with pytest.raises(ValueError, match=r"study\.json is not what a run writes"):
+        read(content)
 
 
 @pytest.mark.parametrize("config", [{"colour": 1}, {"latency": {"colour": 1}}, {"latency": 5}, {"epochs": 0}])
