@@ -31,7 +31,7 @@ def main(run: Path) -> None:
     assert set(grid.arm) == {"teacher", "plain", "distill"}, f"arms are {set(grid.arm)}"
     wrong = grid[~grid.status.isin(["ok", "unsupported", "fallback"])]
     assert wrong.empty, wrong[["model", "arm", "variant", "status", "error"]].to_string()
-    check_samples(grid[grid.status == "ok"], json.loads((run / "study.json").read_text())["config"])
+    check_samples(grid[grid.status == "ok"], json.loads((run / "study.json").read_text())["config"]["latency"])
     trials = pd.read_parquet(run / "trials.parquet")
     assert {"teacher", "plain", "distill", "final"} <= set(trials.stage)
     if pd.read_parquet(run / "front.parquet").candidate.any():
@@ -42,20 +42,20 @@ def main(run: Path) -> None:
     print(f"{run.name}: {len(trials)} trials, {len(grid)} grid rows, all files there")
 
 
-def check_samples(measured: pd.DataFrame, study: dict[str, Any]) -> None:
+def check_samples(measured: pd.DataFrame, protocol: dict[str, Any]) -> None:
     """Each repeat has its samples, or its share of 700 when its time was up, or all patience with it was used up.
 
     What the repeats that ended early must have taken together, the row has taken.
     """
-    repeats = study["latency_repeats"]
-    share_ms = 1e3 * study["latency_time_limit"] / repeats
+    repeats = protocol["repeats"]
+    share_ms = 1e3 * protocol["time_limit"] / repeats
     for row in measured.itertuples():
         name = f"{row.trial_id} {row.variant}"
         assert len(row.samples_ms) == repeats, f"{name}: {len(row.samples_ms)} repeats"
         least_ms = 0.0
         for samples, reference in zip(row.samples_ms, row.reference_ms, strict=True):
             assert len(samples) * 3 == len(reference) * row.round_calls, f"{name}: rounds are not paired"
-            if len(samples) < study["latency_iterations"]:
+            if len(samples) < protocol["iterations"]:
                 least_ms += share_ms if len(samples) * repeats >= MIN_SAMPLES else PATIENCE * share_ms
         taken_ms = 1e3 * row.measure_seconds
         assert taken_ms >= least_ms, f"{name}: ended after {taken_ms:.0f} ms, may do so after {least_ms:.0f}"

@@ -22,7 +22,8 @@ from cifar_tune.bucket import fetched, is_uri
 from cifar_tune.config import Variant, check
 from cifar_tune.errors import OtherVersionError
 from cifar_tune.records import EpochRecord, ImportanceRecord, LatencyRecord, ServingRecord, TrialRecord
-from cifar_tune.store import STUDY_FORMAT, read_table, verify_checksum
+from cifar_tune.store import read_table, verify_checksum
+from cifar_tune.study import read_content
 
 Row = dict[str, Any]
 """One row of a frame; a missing value is None, whatever the column's type."""
@@ -173,15 +174,7 @@ def find_run(run: str | Path, storage: str | Path = STORAGE) -> Path:
 
 def _read_study(path: Path) -> dict[str, Any]:
     verify_checksum(path)
-    try:
-        study: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        found: object = study.get("format")
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is not what a run writes: {error}") from error
-    if isinstance(found, int) and found > STUDY_FORMAT:
-        raise ValueError(f"{path} has format {found}, and this version reads {STUDY_FORMAT}: update cifar_tune")
-    if found != STUDY_FORMAT:
-        raise ValueError(f"{path} has format {found!r}; this version reads {STUDY_FORMAT}")
+    study = read_content(path.read_bytes(), str(path))
     missing = [key for key in _STUDY_KEYS if key not in study]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}")

@@ -28,9 +28,10 @@ from analysis.frames import Row
 from analysis.pareto import pareto_mask
 from analysis.report import write_report
 from analysis.uncertain import draw
-from cifar_tune.config import StudyConfig, Variant, grid_variants
+from cifar_tune.config import Variant, grid_variants
 from cifar_tune.records import Environment, EpochRecord, LatencyRecord, TrialRecord
-from cifar_tune.store import STUDY_FORMAT, note_checksums, write_records
+from cifar_tune.store import note_checksums, write_records
+from cifar_tune.study import STUDY_FORMAT, StudyConfig
 
 MODELS, REPEATS, ROUNDS = 4, 3, 24
 VARIANTS = grid_variants()[:5]

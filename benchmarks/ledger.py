@@ -15,12 +15,12 @@ from pathlib import Path
 
 from common import Target, finish, parser, spread
 
-from cifar_tune.config import StudyConfig
 from cifar_tune.data.datasets import describe, load
 from cifar_tune.device import environment
 from cifar_tune.presets import PRESETS
 from cifar_tune.records import EpochRecord, TrialRecord
 from cifar_tune.runs.ledger import Ledger
+from cifar_tune.study import StudyConfig
 from sweeps.steps.folder import write_study
 
 ROOT = Path(__file__).parent.parent
@@ -76,7 +76,7 @@ def resume(folder: Path, rounds: int) -> bool:
     study = dataclasses.replace(PRESETS["chaos"], name="run", num_samples=TRIALS + 10)
     run = folder / "run"
     run.mkdir()
-    write_study(run, study, environment("cpu"), describe(load(study.data_config())))
+    write_study(run, study, environment("cpu"), describe(load(study.data)))
     fill(run, study, TRIALS)
     command = [
         sys.executable, str(ROOT / "sweeps" / "distill_search.py"), "--preset", "chaos", "--storage", str(folder),

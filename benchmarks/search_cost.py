@@ -31,7 +31,7 @@ from common import Target, alternate, finish, parser, spread
 from ray import tune
 from usual_way import train_usual
 
-from cifar_tune.config import DataConfig, StudyConfig, TrainConfig, ViewConfig
+from cifar_tune.config import DataConfig, RecipeConfig, TrainConfig, ViewConfig, ViewSettings
 from cifar_tune.data.datasets import ImageData, load, subset
 from cifar_tune.device import usable_cpus
 from cifar_tune.models.weights import save_weights
@@ -39,6 +39,7 @@ from cifar_tune.presets import PRESETS
 from cifar_tune.records import EpochRecord, TrialRecord
 from cifar_tune.runs.ledger import Ledger
 from cifar_tune.store import sha256_file
+from cifar_tune.study import StudyConfig
 from cifar_tune.training.loop import train
 from cifar_tune.training.teacher import CachedTeacher, OnlineTeacher, TeacherRef, load_model
 from cifar_tune.tuning.cluster import cluster
@@ -118,10 +119,11 @@ def epoch(args: argparse.Namespace, folder: Path) -> bool:
 
 
 def study_of(args: argparse.Namespace, folder: Path, **changes: Any) -> StudyConfig:
+    cpu = PRESETS["cpu"]
     return dataclasses.replace(
-        PRESETS["cpu"], data=args.data, storage=str(folder), epochs=args.epochs, num_samples=args.trials,
-        early_stopping=False, dashboard=False, batch_size=args.batch, lr_range=(0.02, 0.1), crop_padding=4,
-        distinct_views=None, **changes,
+        cpu, data=DataConfig(source=args.data), storage=str(folder), epochs=args.epochs, num_samples=args.trials,
+        early_stopping=False, dashboard=False, recipe=RecipeConfig(batch_size=args.batch),
+        space=dataclasses.replace(cpu.space, lr_range=(0.02, 0.1)), views=ViewSettings(crop_padding=4), **changes,
     )  # fmt: skip
 
 
@@ -153,7 +155,13 @@ def usual(
     study: StudyConfig, data: ImageData, ref: TeacherRef, points: Sequence[dict[str, Any]], workers: int, run: Path
 ) -> tuple[float, list[Timeline]]:
     """Seconds of the same points trained in the usual way, as many trials at a time, and when each got how far."""
-    settings = {"model": STUDENT, "seed": 0, "batch": study.batch_size, "epochs": study.epochs, "workers": workers}
+    settings = {
+        "model": STUDENT,
+        "seed": 0,
+        "batch": study.recipe.batch_size,
+        "epochs": study.epochs,
+        "workers": workers,
+    }
     name = f"usual{workers}-{len(points)}"
     started = time.perf_counter()
     ray.init(address="local", num_cpus=usable_cpus(), include_dashboard=False, log_to_driver=False)

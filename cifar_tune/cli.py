@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import functools
+import inspect
 import io
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from cifar_tune.errors import BucketError, InterruptedRunError, StudyFailedError, UsageError
+from cifar_tune.settings import MISSING, Setting, made, nested, settings_of
 
-C = TypeVar("C")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+C = TypeVar("C", bound="DataclassInstance")
 
 USAGE_ERROR, INTERRUPTED = 2, 130
 
@@ -26,7 +35,6 @@ def fail(message: str) -> NoReturn:
 
 def parse(kind: type[C], argv: Sequence[str], *, default: C | None = None, prog: str, description: str) -> C:
     """A dataclass from command line arguments. Exits with 2 and one line on a wrong flag or value."""
-    options: dict[str, Any] = {} if default is None else {"default": default}
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -35,10 +43,8 @@ def parse(kind: type[C], argv: Sequence[str], *, default: C | None = None, prog:
                 args=list(argv),
                 prog=prog,
                 description=description,
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-                if hasattr(tyro.conf, "FlagCreatePairsOff")
-                else (tyro.conf.OmitArgPrefixes,),
-                **options,
+                config=(tyro.conf.FlagCreatePairsOff,) if hasattr(tyro.conf, "FlagCreatePairsOff") else (),
+                registry=_registry(kind, default),
             )
     except SystemExit as ended:
         if not ended.code:
@@ -46,6 +52,59 @@ def parse(kind: type[C], argv: Sequence[str], *, default: C | None = None, prog:
         fail(one_line(said.getvalue()))
     except ValueError as error:
         fail(str(error))
+
+
+def _registry(kind: type[C], default: C | None) -> ConstructorRegistry:
+    """Tells the parser that a configuration has one flag for each of its settings, however deep they lie."""
+    registry = ConstructorRegistry()
+
+    @registry.struct_rule
+    def flags(info: StructTypeInfo) -> StructConstructorSpec | None:  # pyright: ignore[reportUnusedFunction]
+        if info.type is not kind:
+            return None
+        return StructConstructorSpec(
+            instantiate=lambda **values: made(kind, nested(kind, values), default),
+            fields=tuple(
+                StructFieldSpec(
+                    name=setting.flag,
+                    type=setting.kind,
+                    default=_default(setting, kind if default is None else default),
+                    helptext=functools.partial(helptext, setting),
+                )
+                for setting in settings_of(kind)
+                if setting.flag is not None
+            ),
+        )
+
+    return registry
+
+
+def _default(setting: Setting, config: object) -> Any:
+    """What a flag that is not given stands for."""
+    value = setting.of(config)
+    return tyro.MISSING if value is MISSING else value
+
+
+def helptext(setting: Setting) -> str:
+    """The docstring below a setting's field, on one line."""
+    return _docstrings(setting.owner).get(setting.path[-1], "")
+
+
+@functools.cache
+def _docstrings(kind: type) -> dict[str, str]:
+    """Field -> the docstring below it, in one line."""
+    found: dict[str, str] = {}
+    for owner in reversed(kind.__mro__[:-1]):
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
+        assert isinstance(tree, ast.ClassDef)
+        for line, below in zip(tree.body, tree.body[1:], strict=False):
+            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+                match below:
+                    case ast.Expr(value=ast.Constant(value=str(text))):
+                        found[line.target.id] = " ".join(text.split())
+                    case _:
+                        pass
+    return found
 
 
 def one_line(box: str) -> str:

@@ -40,8 +40,6 @@ _ARROW_TYPES: dict[Any, pa.DataType] = {
     list[list[float]]: pa.list_(pa.list_(pa.float64())),
 }
 _NESTED_PREFIX = "env_"
-STUDY_FORMAT = 1
-"""Of a run's folder: raised where an older version could not read what a newer one wrote."""
 PRETRAINED = "pretrained"
 """Folder of a run with the weights, in this package's own names, that the trials of a model begin with."""
 CHECKSUMS = "checksums.json"

@@ -18,16 +18,17 @@ from typing import Any, cast
 
 from analysis.report import Candidate, write_report
 from cifar_tune import cli
-from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, TEACHER_ARM, Arm, StudyConfig
+from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, TEACHER_ARM, Arm
 from cifar_tune.errors import StudyFailedError
 from cifar_tune.measuring.target import MeasurementCell, Target
 from cifar_tune.models.pruning import pruned_name
 from cifar_tune.records import EvaluationRecord, ImportanceRecord, LatencyRecord, TrialRecord
-from cifar_tune.space import first_point
+from cifar_tune.space import first_point, point_of
 from cifar_tune.store import note_checksums, write_records
+from cifar_tune.study import StudyConfig
 from cifar_tune.training.teacher import TeacherRef
 from cifar_tune.tuning.keeper import ranked
-from cifar_tune.tuning.searcher import importance, point_of
+from cifar_tune.tuning.searcher import importance
 from cifar_tune.tuning.slots import training_slots
 from cifar_tune.tuning.stages import retrain, search
 from cifar_tune.tuning.trainables import Training

@@ -8,9 +8,10 @@ from __future__ import annotations
 import sys
 
 from cifar_tune import cli
-from cifar_tune.config import TEACHER_ARM, StudyConfig
+from cifar_tune.config import TEACHER_ARM
 from cifar_tune.errors import StudyFailedError
 from cifar_tune.records import TrialRecord
+from cifar_tune.study import StudyConfig
 from cifar_tune.tuning.keeper import ranked
 from cifar_tune.tuning.slots import training_slots
 from cifar_tune.tuning.stages import search

@@ -10,18 +10,16 @@ Installed, it is `cifar-tune grid`. The last line of standard output is the path
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from analysis.frames import find_run
 from analysis.report import write_report
 from cifar_tune import cli
-from cifar_tune.config import DataConfig, check, study_from
+from cifar_tune.config import DataConfig, check
 from cifar_tune.data.datasets import ImageData, load, normalised, random_images
 from cifar_tune.device import resolve_device
 from cifar_tune.measuring.target import Target, load_target
@@ -30,7 +28,9 @@ from cifar_tune.models.registry import architecture
 from cifar_tune.models.weights import checkpoint_classes
 from cifar_tune.presets import PRESETS
 from cifar_tune.records import TrialRecord
+from cifar_tune.settings import part
 from cifar_tune.store import read_records, sha256_file
+from cifar_tune.study import Preset, RunConfig, StudyConfig, read_content, study_from
 from sweeps.steps.checks import Prepared, check_runtimes, prepare
 from sweeps.steps.folder import bucket_of, check_same_study, read_study, run_folder
 from sweeps.steps.grid import forget_builds, measure_grid
@@ -42,7 +42,7 @@ CLASSES = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GridConfig:
+class GridConfig(RunConfig):
     """What to measure: a finished run's finalists, or a model of your own."""
 
     run: str | None = None
@@ -55,38 +55,25 @@ class GridConfig:
     """Channels, height and width of an image; None: the data's, or 3 32 32."""
     data: str | None = None
     """Data set whose test images give the accuracy (see distill_search.py); None: latency alone."""
-    data_dir: str = "data"
-    """Where cifar10 is looked for, and downloaded to."""
-    test_images: int | None = None
-    """Stratified subset of the test images; None: all."""
-    image_size: int | None = None
-    """Side in pixels that images are resized to; None: the data set's own, 32 for image folders."""
+    images: DataConfig = field(
+        default_factory=DataConfig,
+        metadata=part(hidden=("source", "train_images", "validation_fraction", "skip_unreadable")),
+    )
     mean: tuple[float, float, float] | None = None
     """Of each channel, of values 0 to 1: what the model was trained with; None: the training images'."""
     std: tuple[float, float, float] | None = None
     """As `mean`, and given with it."""
     min_accuracy: float = 0.85
     """Accuracy that the candidate must hold, 0 to 1."""
-    preset: Literal["quick", "cpu", "folder", "gpu", "chaos"] = "cpu"
+    preset: Preset = "cpu"
     """Whose measurement settings are used for a model of your own; a run brings its own."""
     runtimes: tuple[str, ...] | None = None
     """What runs the models beside the grid of PyTorch variants; None: the run's, or all."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device to measure."""
     strict: bool = False
     """Refuse to measure on a device that others use, instead of waiting for it and marking disturbed rows."""
-    name: str | None = None
-    """Name of the new run; default: data, preset and UTC time."""
-    resume: bool = False
-    """Go on with the new run of this name; what was measured is kept."""
-    storage: str = "ray_results"
-    """Folder that holds the runs."""
-    dashboard: bool = True
-    """Start the Ray dashboard."""
-    verbose: bool = False
-    """Show the tables and logs of Ray Tune instead of the progress view."""
 
     def __post_init__(self) -> None:
+        RunConfig.__post_init__(self)  # super() knows the class only as it was before it had slots
         check((self.run is None) != (self.model is None), "run and model", (self.run, self.model), "one of the two")
         check(self.checkpoint is None or self.model is not None, "checkpoint", self.checkpoint, "only with --model")
         shape = self.input_shape
@@ -94,7 +81,7 @@ class GridConfig:
         both = shape is not None and self.data is not None
         check(not both, "input shape", shape, "only without --data, which have their own")
         only = "only with --data"
-        check(self.image_size is None or self.data is not None, "image size", self.image_size, only)
+        check(self.images.image_size is None or self.data is not None, "image size", self.images.image_size, only)
         check(self.mean is None or self.data is not None, "mean", self.mean, only)
         check((self.mean is None) == (self.std is None), "mean and std", (self.mean, self.std), "both or neither")
         check(self.std is None or all(s > 0 for s in self.std), "std", self.std, "three numbers above 0")
@@ -126,21 +113,28 @@ def _of_run(config: GridConfig) -> Work:
     """The study of a finished run on the same data, and its finalists. ValueError where they are not there."""
     assert config.run is not None
     source = find_run(config.run, config.storage)
-    content = json.loads((source / "study.json").read_text())
+    file = source / "study.json"
+    content = read_content(file.read_bytes(), str(file))
     study = study_from(content["config"])
-    names = ("name", "resume", "storage", "dashboard", "verbose", "device", "strict")
-    own = {name: getattr(config, name) for name in names}
-    unused = {"address": None, "warm_start": None, "pretrained": (), "search_images": None}
     runtimes = study.runtimes if config.runtimes is None else config.runtimes
-    prepared = prepare(dataclasses.replace(study, **own, **unused, runtimes=runtimes))
+    study = dataclasses.replace(
+        _as_asked(study, config), address=None, warm_start=None, pretrained=(), search_images=None, runtimes=runtimes
+    )
+    prepared = prepare(study)
     same = prepared.data.fingerprint == content["data"]["fingerprint"]
-    check(same, "run", config.run, f"a run whose data are still there: {prepared.study.data} has changed")
+    check(same, "run", config.run, f"a run whose data are still there: {prepared.study.data.source} has changed")
     trials = source / "trials.parquet"
     records = read_records(trials, TrialRecord) if trials.is_file() else []
     finalists = chosen_finalists([t for t in records if t.stage == "final"])
     check(bool(finalists), "run", config.run, "a run that has finalists")
     teacher = [] if prepared.teacher is None else [brought_teacher(prepared.teacher, len(prepared.data.classes))]
     return prepared, teacher, [_moved(trial, source, prepared.run) for trial in finalists]
+
+
+def _as_asked(study: StudyConfig, config: GridConfig) -> StudyConfig:
+    """The study, run where and shown as the command asks."""
+    where = {f.name: getattr(config, f.name) for f in dataclasses.fields(RunConfig)}
+    return dataclasses.replace(study, **where, latency=dataclasses.replace(study.latency, strict=config.strict))
 
 
 def _moved(trial: TrialRecord, source: Path, run: Path) -> TrialRecord:
@@ -159,20 +153,18 @@ def _of_model(config: GridConfig) -> Work:
     checkpoint = None if config.checkpoint is None else Path(config.checkpoint).absolute()
     if checkpoint is not None:
         check(checkpoint.is_file(), "checkpoint", str(checkpoint), "an existing safetensors file")
-    names = ("data_dir", "name", "resume", "storage", "runtimes", "device", "strict", "min_accuracy", "dashboard")
     study = dataclasses.replace(
-        PRESETS[config.preset],
-        data=config.data or config.model.replace(":", "."),
-        test_images=config.test_images,
-        image_size=config.image_size,
+        _as_asked(PRESETS[config.preset], config),
+        data=dataclasses.replace(config.images, source=config.data or config.model.replace(":", ".")),
         students=(config.model,),
         teacher=config.model,
-        **{name: getattr(config, name) for name in (*names, "verbose")},
+        runtimes=config.runtimes,
+        min_accuracy=config.min_accuracy,
     )
     check_runtimes(study)
     bucket = bucket_of(study)
     shape = config.input_shape or (3, 32, 32)
-    data = random_images(shape) if config.data is None else _images(config, config.data)
+    data = random_images(shape) if config.data is None else _normalised(load(study.data, study.seed), config)
     run = run_folder(study, bucket)
     if study.resume:
         check_same_study(read_study(run, bucket), study, data)
@@ -202,9 +194,7 @@ def _of_model(config: GridConfig) -> Work:
     return prepared, [target], []
 
 
-def _images(config: GridConfig, source: str) -> ImageData:
-    images = DataConfig(source=source, test_images=config.test_images, image_size=config.image_size)
-    data = load(images, config.data_dir)
+def _normalised(data: ImageData, config: GridConfig) -> ImageData:
     return data if config.mean is None or config.std is None else normalised(data, config.mean, config.std)
 
 

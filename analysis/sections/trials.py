@@ -18,10 +18,11 @@ import plotly.graph_objects as go
 from analysis.frames import Row, rows, select
 from analysis.markdown import MISSING, fixed, table
 from analysis.plots import Picture, chart, colours
+from cifar_tune.space import PARAMETERS
 
 MOST_CURVES = 60
 """Learning curves in the picture: the best trials."""
-_SEARCHED = {"lr": True, "weight_decay": True, "temperature": False, "alpha": False}
+_SEARCHED = {p.name: p.log for p in PARAMETERS if p.is_number}
 """Parameters of the search, and whether they are searched on a logarithmic scale."""
 
 

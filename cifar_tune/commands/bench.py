@@ -11,12 +11,11 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 from cifar_tune.commands.shared import run_command
-from cifar_tune.config import Compile, LatencyConfig, Precision, Variant, check
+from cifar_tune.config import Device, LatencyConfig, Variant, check
 from cifar_tune.data.datasets import random_images
 from cifar_tune.device import environment, resolve_device
 from cifar_tune.errors import DeviceTakenError, DisturbedError, UnsupportedError
@@ -30,6 +29,7 @@ from cifar_tune.records import LatencyRecord
 from cifar_tune.runs.locks import exclusive_device
 from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.runtimes.quantisation import calibration_data
+from cifar_tune.settings import part
 from cifar_tune.store import sha256_file
 
 
@@ -43,41 +43,22 @@ class Bench:
     """Safetensors file; None: random weights, which take as long."""
     input_shape: tuple[int, int, int] = (3, 32, 32)
     """Channels, height and width of an image."""
-    runtime: str = "torch"
-    """What runs the model."""
-    precision: Precision = "fp32"
-    """fp32, autocast to bf16 or fp16, fp16_weights, int8 (calibrated on noise: as fast), int8_dynamic."""
-    compile: Compile = "none"
-    """Mode of torch.compile; none: eager."""
-    channels_last: bool = False
-    """Memory layout of weights and input."""
-    single_thread: bool = False
-    """One CPU thread, for runtimes that have threads of their own."""
-    zeroed: float = 0.0
-    """Share of the weights that are set to zero, the smallest."""
-    zeroed_by_layer: bool = False
-    """The smallest of each layer, instead of the whole model's."""
-    warmup: int = 50
-    """Calls before the first sample, at least."""
+    variant: Variant = field(default_factory=Variant, metadata=part())
     iterations: int = 500
-    """Samples of each repeat, at least, within the time limit."""
-    repeats: int = 3
-    """Repeats."""
-    time_limit: float = 6.0
-    """Seconds of rounds, the paired reference included, after which 700 samples are enough."""
-    threads: int = 0
-    """CPU threads; 0: all cores."""
-    strict: bool = False
-    """Refuse a device that others use."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Latency samples of each repeat, at least, within the time limit."""
+    latency: LatencyConfig = field(
+        default_factory=lambda: LatencyConfig(fresh_processes=False),
+        metadata=part(hidden=("iterations", "max_iterations", "fresh_processes")),
+    )
+    device: Device = "auto"
     """Where to measure."""
 
 
 def run(options: Bench) -> str:
     """Measure; returns the line to print."""
     device = resolve_device(options.device)
-    check(options.runtime in RUNTIMES, "runtime", options.runtime, ", ".join(RUNTIMES))
-    variant = Variant(**{f.name: getattr(options, f.name) for f in fields(Variant)})
+    variant = options.variant
+    check(variant.runtime in RUNTIMES, "runtime", variant.runtime, ", ".join(RUNTIMES))
     RUNTIMES[variant.runtime].check_variant(variant)
     protocol, target = _protocol(options), _target(options)
     cell = MeasurementCell(target=target, variant=variant)
@@ -93,7 +74,7 @@ def run(options: Bench) -> str:
         )
         try_once(load_target(target), options.input_shape)
         prepare_fresh_processes(compiles=variant.compile != "none")
-        with exclusive_device(device, wait=not options.strict, purpose="(bench)"):
+        with exclusive_device(device, wait=not protocol.strict, purpose="(bench)"):
             if RUNTIMES[variant.runtime].export is not None:
                 calibration = calibration_data(random_images(options.input_shape))
                 in_fresh_process(exported, cell, settings, calibration)
@@ -102,12 +83,8 @@ def run(options: Bench) -> str:
 
 
 def _protocol(options: Bench) -> LatencyConfig:
-    names = ("warmup", "iterations", "repeats", "time_limit", "threads", "strict")
-    return LatencyConfig(
-        max_iterations=max(2000, options.iterations),
-        fresh_processes=False,
-        **{name: getattr(options, name) for name in names},
-    )
+    most = max(options.latency.max_iterations, options.iterations)
+    return replace(options.latency, iterations=options.iterations, max_iterations=most)
 
 
 def _target(options: Bench) -> Target:

@@ -9,30 +9,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
 
 import torch
 
-from cifar_tune.commands.shared import DataOptions, run_command
+from cifar_tune.commands.shared import run_command
+from cifar_tune.config import DataConfig, Device
 from cifar_tune.data.augment import Batcher
+from cifar_tune.data.datasets import load
 from cifar_tune.device import resolve_device
 from cifar_tune.measuring.quality import quality
 from cifar_tune.models.registry import architecture
+from cifar_tune.settings import part
 from cifar_tune.training.loop import predict
 from cifar_tune.training.losses import count_correct
 from cifar_tune.training.teacher import load_model
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Evaluate(DataOptions):
+class Evaluate:
     """Read the test set with one checkpoint; prints loss and accuracy."""
 
+    data: DataConfig = field(default_factory=DataConfig, metadata=part(hidden=("validation_fraction",)))
     model: str
     """Architecture."""
     checkpoint: str
     """Safetensors file."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """Where to evaluate."""
 
 
@@ -40,7 +43,7 @@ def run(options: Evaluate) -> str:
     """Evaluate; returns the line to print."""
     device = resolve_device(options.device)
     architecture(options.model)
-    data = options.load()
+    data = load(options.data)
     model = load_model(options.model, len(data.classes), options.checkpoint).to(device)
     batcher = Batcher(data.test_images, data.mean, data.std, torch.device(device))
     logits = predict(model, batcher, "fp32", device).cpu()

@@ -1,16 +1,16 @@
-"""What the commands share: the flags that name images, and how a command line becomes a run."""
+"""What the commands share: how a command line becomes a run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cifar_tune import cli
-from cifar_tune.config import DataConfig
-from cifar_tune.data.datasets import ImageData, load
 
-C = TypeVar("C")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+C = TypeVar("C", bound="DataclassInstance")
 
 
 def run_command(kind: type[C], run: Callable[[C], object], argv: Sequence[str], prog: str) -> None:
@@ -27,26 +27,3 @@ def run_command(kind: type[C], run: Callable[[C], object], argv: Sequence[str], 
             return run(options)
 
     cli.run_command(checked)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DataOptions:
-    """Which images."""
-
-    data: str = "cifar10"
-    """cifar10, digits, or the path of an image folder or a Parquet folder."""
-    data_dir: str = "data"
-    """Where cifar10 is looked for, and downloaded to."""
-    image_size: int | None = None
-    """Side of the model input in pixels; None: the data set's own."""
-    train_images: int | None = None
-    """Stratified subset of the training images; None: all."""
-    test_images: int | None = None
-    """Stratified subset of the test images; None: all."""
-    skip_unreadable: bool = False
-    """Count unreadable images and go on."""
-
-    def load(self) -> ImageData:
-        """The images, as in a sweep with seed 0."""
-        own = {f.name: getattr(self, f.name) for f in fields(DataOptions) if f.name not in ("data", "data_dir")}
-        return load(DataConfig(source=self.data, **own), self.data_dir)

@@ -8,16 +8,16 @@ Installed, it is `cifar-tune train`. The last line of standard output is the pat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
-from cifar_tune.commands.shared import DataOptions, run_command
-from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, TrainConfig, TrainPrecision, ViewConfig, check
-from cifar_tune.data.datasets import ImageData
+from cifar_tune.commands.shared import run_command
+from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, DataConfig, Device, RecipeConfig, TrainConfig, ViewConfig, check
+from cifar_tune.data.datasets import ImageData, load
 from cifar_tune.device import resolve_device, usable_cpus
 from cifar_tune.models.registry import architecture
 from cifar_tune.models.weights import save_weights
+from cifar_tune.settings import part, values_of
 from cifar_tune.store import sha256_file
 from cifar_tune.training.loop import TeacherLogits, train
 from cifar_tune.training.reproduce import reproduction
@@ -26,25 +26,19 @@ from cifar_tune.training.teacher import OnlineTeacher, TeacherRef
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Train(DataOptions):
+class Train:
     """Train one model; prints a line an epoch and writes the best weights by validation accuracy."""
 
+    data: DataConfig = field(default_factory=DataConfig, metadata=part(hidden=("validation_fraction",)))
     model: str = "mobilenet_v3_small"
     """Architecture."""
     epochs: int = 10
     """Passes over the training images."""
-    batch_size: int = 128
-    """Images of a step."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD with Nesterov momentum, or AdamW."""
+    recipe: RecipeConfig = field(default_factory=RecipeConfig, metadata=part(hidden=("class_weights", "compile_step")))
     lr: float = 0.05
     """Peak learning rate."""
     schedule: str = "cosine"
     """Learning rate schedule."""
-    weight_decay: float = 5e-4
-    """Weight decay of convolutions and matrices."""
-    label_smoothing: float = 0.0
-    """Label smoothing of the cross-entropy."""
     teacher: str = "resnet18"
     """Architecture of the teacher, where one is given."""
     teacher_checkpoint: str | None = None
@@ -55,9 +49,7 @@ class Train(DataOptions):
     """Weight of the distillation term."""
     seed: int = 0
     """Seed of initialisation, batch order and views."""
-    precision: TrainPrecision = "auto"
-    """Arithmetic of the training step."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """Where to train."""
     run: str | None = None
     """Folder of a run, one of whose trials is trained again; all flags but --trial and --out are as there."""
@@ -98,11 +90,22 @@ def _of_flags(options: Train) -> tuple[TrainConfig, ImageData, TeacherLogits | N
     architecture(options.model)
     schedule(options.schedule)
     device = resolve_device(options.device)
-    given = {f.name: getattr(options, f.name) for f in fields(TrainConfig) if hasattr(options, f.name)}
-    config = TrainConfig(**{**given, "arm": DISTILL_ARM, "device": device, "threads": usable_cpus()})
-    if options.teacher_checkpoint is None:
+    config = TrainConfig(
+        **values_of(options.recipe),
+        model=options.model,
+        arm=DISTILL_ARM,
+        epochs=options.epochs,
+        lr=options.lr,
+        schedule=options.schedule,
+        temperature=options.temperature,
+        alpha=options.alpha,
+        seed=options.seed,
+        device=device,
+        threads=usable_cpus(),
+    )
+    if options.teacher_checkpoint is None:  # a wrong alpha has been refused by now
         config = replace(config, arm=PLAIN_ARM, alpha=0.0)
-    data = options.load()
+    data = load(options.data)
     views = ViewConfig(crop_padding=data.train_images.shape[1] // 8, flip=data.flip, seed=options.seed)
     config = replace(config, views=views)
     return config, data, _online_teacher(options, data, config) if config.distils else None

@@ -67,18 +67,21 @@ class ImageData:
     """Whether a mirrored image still belongs to its class."""
 
 
-def load(config: DataConfig, data_dir: str = "data") -> ImageData:
-    """Read, select, split and decode what `config` asks for; cifar10 is looked for in `data_dir`.
+def load(config: DataConfig, seed: int = 0) -> ImageData:
+    """Read, select, split and decode what `config` asks for.
 
-    The same configuration gives the same arrays. Raises ValueError, in one line, for whatever the data lacks.
+    The same configuration and seed give the same arrays. Raises ValueError, in one line, for whatever the data lacks.
+
+    Args:
+        seed: of the subsets and of the validation split.
     """
-    source = _find(config.source, Path(data_dir).expanduser())
+    source = _find(config.source, Path(config.data_dir).expanduser())
     _check_classes(source, source.train.labels, 2, "training images; two or more are needed, one of them to validate")
     _check_classes(source, source.test.labels, 1, "test images; one or more are needed")
-    train = _subset(source.train, config.train_images, 2, stream_of(config.seed, TRAIN), "train images")
-    test = _subset(source.test, config.test_images, 1, stream_of(config.seed, TEST), "test images")
+    train = _subset(source.train, config.train_images, 2, stream_of(seed, TRAIN), "train images")
+    test = _subset(source.test, config.test_images, 1, stream_of(seed, TEST), "test images")
     total = round(config.validation_fraction * len(train.labels))
-    held_out = stratified(train.labels, total, stream_of(config.seed, VALIDATION), least=1, leave=1)
+    held_out = stratified(train.labels, total, stream_of(seed, VALIDATION), least=1, leave=1)
     if config.source not in DATASETS:  # in those no image is there twice
         digests = [_digest(train, row) for row in range(len(train.labels))]
         _check_apart(train, digests, test)

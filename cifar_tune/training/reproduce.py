@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from cifar_tune.config import (
-    DISTILL_ARM,
-    PLAIN_ARM,
-    Arm,
-    StudyConfig,
-    TrainConfig,
-    TrainPrecision,
-    check,
-    study_from,
-)
+from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, Arm, TrainConfig, TrainPrecision, check
 from cifar_tune.data.datasets import ImageData, load, subset
 from cifar_tune.device import resolve_device, usable_cpus
 from cifar_tune.records import TrialRecord
 from cifar_tune.runs.ledger import Ledger
+from cifar_tune.space import read_by
 from cifar_tune.store import PRETRAINED, sha256_file
+from cifar_tune.study import StudyConfig, read_content, study_from
 from cifar_tune.training.precision import answering_precision
 from cifar_tune.training.teacher import CachedTeacher, TeacherRef
 
@@ -34,12 +26,12 @@ def reproduction(run: Path, trial_id: str) -> tuple[TrainConfig, ImageData, Teac
     ValueError: there is no such run or trial, or its teacher's weights are gone.
     """
     check((run / "study.json").is_file(), "run", str(run), "the folder of a run")
-    study = study_from(json.loads((run / "study.json").read_text())["config"])
+    study = study_from(read_content((run / "study.json").read_bytes(), str(run))["config"])
     trials = Ledger(run).read(TrialRecord)
     found = [t for t in trials if t.trial_id == trial_id]
     check(bool(found), "trial", trial_id, f"a trial that has ended in {run}")
     (trial,) = found
-    data = load(study.data_config(), study.data_dir)
+    data = load(study.data, study.seed)
     if trial.stage in (PLAIN_ARM, DISTILL_ARM) and (study.search_images or len(data.train_images)) < len(
         data.train_images
     ):
@@ -49,9 +41,9 @@ def reproduction(run: Path, trial_id: str) -> tuple[TrainConfig, ImageData, Teac
     config = study.train_config(
         trial.model,
         cast("Arm", trial.arm),
-        _sample(trial),
+        read_by(trial, cast("Arm", trial.arm)),
         epochs=trial.epochs,
-        precision=trial.precision or study.precision,
+        precision=trial.precision or study.recipe.precision,
         start=_start(run, study, trials, trial.start_sha256),
         seed=trial.seed,
         device=device,
@@ -63,14 +55,6 @@ def reproduction(run: Path, trial_id: str) -> tuple[TrainConfig, ImageData, Teac
     answering = answering_precision(study.teacher, device, data.train_images.shape[1])
     teacher = _teacher(run, study, trials, trial.teacher_sha256, answering)
     return config, data, CachedTeacher(run / "teacher_logits", teacher, data, views, device)
-
-
-def _sample(trial: TrialRecord) -> dict[str, float | str]:
-    """The point of the space; what the trial did not read (T at alpha = 0) is left out."""
-    names = ["lr", "schedule", "weight_decay"]
-    if trial.arm == DISTILL_ARM:
-        names += ["temperature", "alpha"]
-    return {name: getattr(trial, name) for name in names if getattr(trial, name) is not None}
 
 
 def _teacher(

@@ -12,10 +12,10 @@ from typing import Any, cast
 
 import ray
 
-from cifar_tune.config import StudyConfig
 from cifar_tune.device import environment, usable_cpus
 from cifar_tune.errors import StudyFailedError, UsageError
 from cifar_tune.records import Environment
+from cifar_tune.study import StudyConfig
 
 LATENCY_SLOT = "latency_slot"
 """Custom resource, one a node: at most one measurement runs on a node. A user's own nodes are started with it."""

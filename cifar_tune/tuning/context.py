@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cifar_tune.config import StudyConfig
 from cifar_tune.runs.ledger import Ledger
+from cifar_tune.study import StudyConfig
 from cifar_tune.tuning.cluster import ClusterInfo
 from cifar_tune.tuning.progress import StudyView
 

@@ -18,9 +18,10 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from cifar_tune.config import Arm, StudyConfig
+from cifar_tune.config import Arm
 from cifar_tune.records import EpochRecord, TrialRecord
-from cifar_tune.space import first_point, nearest_point, suggest
+from cifar_tune.space import first_point, nearest_point, point_of, suggest
+from cifar_tune.study import StudyConfig
 from cifar_tune.tuning.unfinished import METRIC
 
 LEAST_TRIALS = 4
@@ -153,12 +154,6 @@ def as_optuna_trial(record: TrialRecord, study: StudyConfig, arm: Arm) -> optuna
         if state is TrialState.PRUNED and accuracy is not None
         else {},
     )
-
-
-def point_of(record: TrialRecord, study: StudyConfig, arm: Arm) -> dict[str, Any]:
-    """What a trial's point of the space was; what it did not read (T at alpha = 0) is the default."""
-    default = first_point(study, arm)
-    return {name: default[name] if getattr(record, name) is None else getattr(record, name) for name in default}
 
 
 def first_points(

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from cifar_tune.config import StudyConfig
+from cifar_tune.study import StudyConfig
 from cifar_tune.tuning.cluster import LATENCY_SLOT, ClusterInfo
 
 

@@ -11,9 +11,9 @@ import ray
 from ray import tune
 from ray.tune.search import ConcurrencyLimiter
 
-from cifar_tune.config import StudyConfig
 from cifar_tune.errors import StudyFailedError
 from cifar_tune.records import EpochRecord, TrialRecord
+from cifar_tune.study import StudyConfig
 from cifar_tune.tuning.cluster import NodeWatch
 from cifar_tune.tuning.context import RunContext
 from cifar_tune.tuning.experiment import Experiment, fit
@@ -85,7 +85,7 @@ def reuses_actors(study: StudyConfig) -> bool:
     """Whether trials follow each other in one process. Not where steps are compiled: dynamo gives up after a few models
     in one, and CUDA graphs stay with the thread of the trial that made them.
     """
-    return not study.compile_step
+    return not study.recipe.compile_step
 
 
 def _epochs_of(context: RunContext, trials: Sequence[TrialRecord]) -> list[EpochRecord]:

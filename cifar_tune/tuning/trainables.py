@@ -19,10 +19,11 @@ from typing import Any
 import ray
 from ray import tune
 
-from cifar_tune.config import DISTILL_ARM, Arm, StudyConfig, TrainConfig, TrainPrecision
+from cifar_tune.config import DISTILL_ARM, Arm, TrainConfig, TrainPrecision
 from cifar_tune.data.datasets import ImageData
 from cifar_tune.models.weights import load_weights, save_weights
 from cifar_tune.records import SEED_MARK, Stage
+from cifar_tune.study import StudyConfig
 from cifar_tune.training.loop import Stepper, load_state, save_state, train
 from cifar_tune.training.teacher import CachedTeacher, TeacherRef
 from cifar_tune.tuning.unfinished import BEST, LAST, STATE, BegunTraining, Progress

@@ -11,7 +11,7 @@ from torch import nn
 from analysis.frames import load_run
 from cifar_tune import cli
 from cifar_tune.bucket import Bucket
-from cifar_tune.config import StudyConfig, check
+from cifar_tune.config import check
 from cifar_tune.data.datasets import ImageData, load, subset
 from cifar_tune.device import environment, resolve_device
 from cifar_tune.errors import UnsupportedError
@@ -27,6 +27,7 @@ from cifar_tune.store import (
     PRETRAINED,
     sha256_file,
 )
+from cifar_tune.study import StudyConfig
 from cifar_tune.training.precision import answering_precision
 from cifar_tune.training.schedules import schedule
 from cifar_tune.training.teacher import TeacherRef, load_model
@@ -87,7 +88,7 @@ def prepare(study: StudyConfig) -> Prepared:
 def _checked(study: StudyConfig) -> Prepared:
     for model in (study.teacher, *study.students):
         architecture(model)
-    for name in study.schedules:
+    for name in study.space.schedules:
         schedule(name)
     check_runtimes(study)
     check_installed(study.log)
@@ -99,11 +100,11 @@ def _checked(study: StudyConfig) -> Prepared:
         attending = [m for m in (study.teacher, *study.students) if architecture(m).attends]
         check(not attending, "prune", ", ".join(attending), "convolutional models: attention is not narrowed")
     device = resolve_device(study.device)
-    if study.compile_step:
+    if study.recipe.compile_step:
         check_compiler(device)
     bucket = bucket_of(study)
     run = run_folder(study, bucket)
-    data = load(study.data_config(), study.data_dir)
+    data = load(study.data, study.seed)
     if study.resume:
         before = read_study(run, bucket)
         check_same_study(before, study, data)

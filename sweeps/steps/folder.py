@@ -16,55 +16,23 @@ from pathlib import Path
 from typing import Any
 
 from cifar_tune.bucket import Bucket, is_uri
-from cifar_tune.config import LatencyConfig, StudyConfig, check
+from cifar_tune.config import check
 from cifar_tune.data.datasets import ImageData
 from cifar_tune.errors import BucketError, UsageError
 from cifar_tune.records import Environment
 from cifar_tune.runs.locks import LOCK
+from cifar_tune.settings import settings_of
 from cifar_tune.store import (
     PRETRAINED,
-    STUDY_FORMAT,
     files_below,
     is_temporary,
     note_checksums,
     replace_file,
     user_cache,
 )
+from cifar_tune.study import STUDY_FORMAT, StudyConfig, read_content, study_from
 from sweeps.command import PROGRAM
 
-CHANGEABLE_ON_RESUME = (
-    "resume",
-    "name",
-    "verbose",
-    "log",
-    "num_samples",
-    "teacher_samples",
-    "final_top",
-    "final_seeds",
-    "prune",
-    "prune_epochs",
-    "magnitude",
-    "warm_start",
-    "students",
-    "address",
-    "measure_on",
-    "dashboard",
-    "storage",
-    "concurrent_trials",
-    "gpus_per_trial",
-    "preset",
-    "data_dir",
-    "runtimes",
-    "compiled_variants",
-    *(f"latency_{f.name}" for f in dataclasses.fields(LatencyConfig) if f.name != "strict"),
-    "latency_budget_ms",
-    "min_accuracy",
-    "strict",
-)
-"""What extends a run, asks it another question or shows it otherwise.
-
-Measurements under another protocol are made anew.
-"""
 PROBE = ".cifar_tune-may-write"
 WRITTEN = ("ledger", PRETRAINED, "checkpoints", "teacher_logits", "errors", "candidate")
 """Folders of a run into which files are moved when they are whole."""
@@ -94,7 +62,7 @@ def run_folder(study: StudyConfig, bucket: Bucket | None = None) -> Path:
     if study.name is None:
         check(not study.resume, "resume", True, "only with --name RUN, the run to go on with")
         now = datetime.datetime.now(datetime.UTC)
-        data = Path(study.data).resolve().name or "data"
+        data = Path(study.data.source).resolve().name or "data"
         data = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in data).lstrip(".") or "data"
         return storage / f"{data}-{study.preset}-{now:%Y%m%dT%H%M%S}Z"
     run = storage / study.name
@@ -160,11 +128,11 @@ def check_same_study(before: Mapping[str, Any], study: StudyConfig, data: ImageD
     """ValueError names the options, and the images, that differ from the run's own and would change its results.
 
     Args:
-        before: content of the run's `study.json`.
+        before: content of the run's `study.json`, in today's format.
     """
-    defaults, now = (json.loads(json.dumps(dataclasses.asdict(s))) for s in (StudyConfig(), study))
-    own = {**defaults, **before["config"]}  # the run may be older than an option
-    changed = [(k, own[k], now[k]) for k in now if k not in CHANGEABLE_ON_RESUME and now[k] != own[k]]
+    own = study_from(before["config"])
+    kept = [setting for setting in settings_of(StudyConfig) if not setting.changeable]
+    changed = [(s.flag or s.path[-1], s.of(own), s.of(study)) for s in kept if s.of(own) != s.of(study)]
     fingerprint = before["data"]["fingerprint"]
     if fingerprint != data.fingerprint:
         changed.append(("the images' fingerprint", fingerprint[:12], data.fingerprint[:12]))
@@ -186,23 +154,19 @@ def _refuse(changed: Sequence[tuple[str, object, object]]) -> None:
 
 
 def read_study(run: Path, bucket: Bucket | None = None) -> dict[str, Any]:
-    """Content of `study.json`. ValueError: it is damaged, or another version's."""
+    """Content of `study.json`, in today's format. ValueError: it is damaged, or a newer version's."""
     path = run / "study.json"
     stored = None if bucket is None else bucket.get(f"{run.name}/study.json")
     try:
-        content = json.loads(path.read_bytes() if stored is None else stored.content)
+        content = read_content(path.read_bytes() if stored is None else stored.content, str(path))
         needed = {"config": (), "environment": (*SAME_ON_RESUME, RUNTIMES), "data": ("fingerprint",)}
-        if (
-            content["format"] == STUDY_FORMAT
-            and {"created_utc", "command"} <= content.keys()
-            and all(
-                isinstance(content[part], dict) and set(names) <= content[part].keys() for part, names in needed.items()
-            )
+        if {"created_utc", "command"} <= content.keys() and all(
+            isinstance(content[part], dict) and set(names) <= content[part].keys() for part, names in needed.items()
         ):
             return content
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
-    raise ValueError(f"{path} is damaged, or of another format than {STUDY_FORMAT}, which this version has")
+    raise ValueError(f"{path} is damaged, or of a newer format than {STUDY_FORMAT}, which this version has")
 
 
 def _command(argv: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar_tune.config import REFERENCE, StudyConfig, Variant, grid_variants
+from cifar_tune.config import REFERENCE, Variant, grid_variants
 from cifar_tune.errors import DeviceTakenError, StudyFailedError
 from cifar_tune.measuring.measurement import latency_skeleton
 from cifar_tune.measuring.target import Cell, GridSettings, MeasurementCell, PreparationCell, Target, artifact_folder
@@ -19,6 +19,7 @@ from cifar_tune.runs.ledger import latency_key
 from cifar_tune.runs.locks import exclusive_device
 from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.store import user_cache
+from cifar_tune.study import StudyConfig
 from cifar_tune.tuning.metrics import row_measured
 from cifar_tune.tuning.proxies import measure_latency, prepare_variant
 from cifar_tune.tuning.slots import Slots, exclusive_bundle, preparation_slots
@@ -54,7 +55,7 @@ def grid_settings(work: Job, slots: Slots | None = None) -> GridSettings:
         run=work.run.name,
         device=work.device,
         threads=1 if slots is None else slots.cpus,
-        latency=work.study.latency_config(),
+        latency=work.study.latency,
         cache=str(build_cache(work.run)),
         input_shape=work.input_shape,
         environment=work.info.measuring.environment,
@@ -189,7 +190,7 @@ def measure_cells(
     also_read: Sequence[Target] = (),
 ) -> None:
     """Prepare, then measure what the ledger does not hold, one trial a node at a time; every cell ends as a row."""
-    done = work.ledger.latency_keys(work.study.latency_config().protocol)
+    done = work.ledger.latency_keys(work.study.latency.protocol)
     due = [cell for cell in cells if _key(cell) not in done]
     also = [Cell(target=target, variant=REFERENCE) for target in also_read]
     prepare_variants(work, [*due, *also], evaluate=evaluate)
@@ -235,7 +236,7 @@ def _announce_turn(work: Job) -> None:
         with exclusive_device(work.device, wait=False):
             return
     except DeviceTakenError as taken:
-        if work.study.strict:
+        if work.study.latency.strict:
             raise StudyFailedError(f"{taken}; without --strict this run would wait for its turn") from taken
         work.view.say(f"Waiting for a turn: {taken}")
 

@@ -18,7 +18,7 @@ from torch import nn
 from analysis.frames import find_run
 from cifar_tune import cli
 from cifar_tune.bucket import Bucket, is_uri
-from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, TEACHER_ARM, Arm, StudyConfig, TrainPrecision
+from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, TEACHER_ARM, Arm, TrainPrecision
 from cifar_tune.data.datasets import describe
 from cifar_tune.errors import InterruptedRunError, StudyFailedError, UsageError
 from cifar_tune.measuring.target import Target
@@ -36,6 +36,7 @@ from cifar_tune.store import (
     to_row,
     write_rows,
 )
+from cifar_tune.study import StudyConfig
 from cifar_tune.training.precision import answering_precision, training_precision
 from cifar_tune.training.teacher import TeacherRef
 from cifar_tune.tuning.cluster import cluster
@@ -269,7 +270,7 @@ def with_start(work: Job, training: Training) -> Training:
 
 def precision_of(work: Job, model: str) -> TrainPrecision:
     """The arithmetic in which this run trains a model."""
-    return training_precision(work.study.precision, model, work.device, work.input_shape[-1])
+    return training_precision(work.study.recipe.precision, model, work.device, work.input_shape[-1])
 
 
 def train_task(

@@ -11,13 +11,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from cifar_tune.config import DISTILL_ARM, GRID, PLAIN_ARM, TEACHER_ARM, Arm, StudyConfig, grid_variants
+from cifar_tune.config import DISTILL_ARM, GRID, PLAIN_ARM, TEACHER_ARM, Arm, grid_variants
 from cifar_tune.device import usable_cpus
 from cifar_tune.models.pruning import pruned_name
 from cifar_tune.models.registry import build_model, place
 from cifar_tune.records import Stage, TrialRecord
 from cifar_tune.runs.ledger import Ledger
 from cifar_tune.runtimes import RUNTIMES
+from cifar_tune.study import StudyConfig
 from cifar_tune.training.loop import Stepper
 from sweeps.steps.checks import Prepared
 from sweeps.steps.grid import study_variants
@@ -96,7 +97,7 @@ def training_steps(prepared: Prepared, rates: Mapping[str, float]) -> list[Plann
         return PlannedStep(name=name, work=work, seconds=seconds)
 
     def answers(images: int, epochs: int) -> float:
-        return ANSWER_SHARE * images * min(epochs, study.distinct_views or epochs) / rates[study.teacher]
+        return ANSWER_SHARE * images * min(epochs, study.views.distinct or epochs) / rates[study.teacher]
 
     stages: list[PlannedStep] = []
     if prepared.teacher is None:
@@ -171,8 +172,8 @@ def grid_steps(prepared: Prepared, rates: Mapping[str, float], cores: int) -> li
 
 def _row_seconds(study: StudyConfig) -> float:
     """About half of what a row may take: most variants are done long before the time limit."""
-    processes = study.latency_repeats if study.latency_fresh_processes else 1
-    return study.latency_time_limit / 2 + processes * SECONDS_A_LOAD
+    processes = study.latency.repeats if study.latency.fresh_processes else 1
+    return study.latency.time_limit / 2 + processes * SECONDS_A_LOAD
 
 
 def images_per_second(prepared: Prepared, model: str, arm: Arm) -> float:
@@ -207,12 +208,12 @@ def disk_bytes(prepared: Prepared) -> int:
     kept += sum(2 * weights[s] * (len(arms) * study.kept_trials(PLAIN_ARM) + finalists) for s in study.students)
     kept += 2 * sum(pruned.values())
     # a trial at work: best, last and the optimiser's state, of an epoch and of the one before
-    at_work = usable_cpus() * 2 * (4 if study.optimizer == "adamw" else 3) * max(weights.values())
-    views = min(study.distinct_views or study.finalist_epochs, study.finalist_epochs)
+    at_work = usable_cpus() * 2 * (4 if study.recipe.optimizer == "adamw" else 3) * max(weights.values())
+    views = min(study.views.distinct or study.finalist_epochs, study.finalist_epochs)
     answers = 2 * classes * views * (images + searched) if len(arms) > 1 else 0
     variants = study_variants(study, prepared.device)
     models = measured_models(study)
-    samples = study.latency_repeats * study.latency_max_iterations * 1.3  # the paired reference takes some
+    samples = study.latency.repeats * study.latency.max_iterations * 1.3  # the paired reference takes some
     rows = len(models) * len(variants) * (BYTES_A_SAMPLE * samples + 8 * tests)
     trials = study.teacher_samples + len(study.students) * (len(arms) * study.num_samples + finalists) + len(pruned)
     kept += sum(weights[model] for model in prepared.pretrained)

@@ -7,9 +7,9 @@ import pytest
 from lost_node import SEEDS, three_nodes, weights_after
 from ray.cluster_utils import Cluster
 
-from cifar_tune.config import StudyConfig
 from cifar_tune.errors import UsageError
 from cifar_tune.presets import PRESETS
+from cifar_tune.study import StudyConfig
 from cifar_tune.tuning.cluster import ClusterInfo, _measuring_node
 from cifar_tune.tuning.slots import cpus_each, exclusive_bundle, training_slots
 

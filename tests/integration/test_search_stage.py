@@ -11,10 +11,11 @@ import pytest
 import ray
 from small_data import small_data
 
-from cifar_tune.config import StudyConfig
+from cifar_tune.config import RecipeConfig
 from cifar_tune.presets import PRESETS
 from cifar_tune.records import EpochRecord, Stage, TrialRecord
 from cifar_tune.runs.ledger import Ledger
+from cifar_tune.study import StudyConfig
 from cifar_tune.tuning.cluster import ClusterInfo, cluster
 from cifar_tune.tuning.context import RunContext
 from cifar_tune.tuning.progress import StudyView
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.timeout(300)
 DATA = small_data(train=1024)
 EPOCHS = 10
 SLOTS = Slots(concurrent=1, cpus=1, gpus=0.0)
-STUDY = dataclasses.replace(PRESETS["quick"], epochs=EPOCHS, dashboard=False, batch_size=16)
+STUDY = dataclasses.replace(PRESETS["quick"], epochs=EPOCHS, dashboard=False, recipe=RecipeConfig(batch_size=16))
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,10 @@ import pandas as pd
 
 from analysis.frames import load_run
 from analysis.report import analyse, markdown_report, sections_of
-from cifar_tune.config import StudyConfig, Variant, grid_variants
+from cifar_tune.config import Variant, grid_variants
 from cifar_tune.records import Environment, EpochRecord, LatencyRecord, TrialRecord
-from cifar_tune.store import STUDY_FORMAT, note_checksums, schema, to_row, write_records
+from cifar_tune.store import note_checksums, schema, to_row, write_records
+from cifar_tune.study import STUDY_FORMAT, StudyConfig
 
 IMAGES = 1000
 STUDENT = "mobilenet_v3_small"

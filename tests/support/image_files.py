@@ -57,8 +57,8 @@ def seed_of(text: str) -> int:
     return sum(1000 * ord(letter) for letter in text)
 
 
-def load_folder(folder: Path, **settings: object) -> ImageData:
-    return load(DataConfig(source=str(folder), **settings))  # pyright: ignore[reportArgumentType] - by name
+def load_folder(folder: Path, seed: int = 0, **settings: object) -> ImageData:
+    return load(DataConfig(source=str(folder), **settings), seed)  # pyright: ignore[reportArgumentType] - by name
 
 
 def message_of(folder: Path, **settings: object) -> str:

@@ -13,6 +13,7 @@ import ray
 from ray.cluster_utils import Cluster
 from small_data import small_data
 
+from cifar_tune.config import RecipeConfig
 from cifar_tune.presets import PRESETS
 from cifar_tune.records import TrialRecord
 from cifar_tune.runs.ledger import Ledger
@@ -52,7 +53,7 @@ def weights_after(
         lose: the cluster that loses its last node once something has been trained.
     """
     run.mkdir(parents=True)
-    study = dataclasses.replace(PRESETS["quick"], epochs=EPOCHS, batch_size=16)
+    study = dataclasses.replace(PRESETS["quick"], epochs=EPOCHS, recipe=RecipeConfig(batch_size=16))
     task = TrainTask(
         study=study, stage="final", template=None, device="cpu", threads=1, teacher=None, teacher_folder="",
         data=ray.put(DATA),

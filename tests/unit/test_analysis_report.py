@@ -18,7 +18,8 @@ from analysis.markdown import table
 from analysis.report import Candidate, write_report
 from cifar_tune.config import Variant, grid_variants
 from cifar_tune.records import ImportanceRecord, LatencyRecord
-from cifar_tune.store import STUDY_FORMAT, note_checksums, write_records
+from cifar_tune.store import note_checksums, write_records
+from cifar_tune.study import STUDY_FORMAT
 
 ROOT = Path(__file__).resolve().parents[2]
 CHOSEN = Candidate(trial_id="t2", variant="torch-fp16-compile")

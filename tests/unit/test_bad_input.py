@@ -166,7 +166,7 @@ def test_resume_with_an_option_that_would_change_results(refused: Refused, tmp_p
 def test_resume_with_an_option_that_the_run_is_older_than(refused: Refused, tmp_path: Path) -> None:
     study = begun_run(tmp_path) / "study.json"
     content = json.loads(study.read_text())
-    del content["config"]["compile_step"]
+    del content["config"]["recipe"]["compile_step"]
     study.write_text(json.dumps(content))
     assert "compile_step was False, is True" in refused(*QUICK, "--name", "mine", "--resume", "--compile-step")
 
@@ -176,7 +176,7 @@ def begun_run(folder: Path, **settings: object) -> Path:
     study = dataclasses.replace(PRESETS["quick"], **settings)  # whose name was made, not given
     run = folder / "ray_results" / "mine"
     run.mkdir(parents=True)
-    write_study(run, study, environment("cpu"), describe(load(study.data_config())))
+    write_study(run, study, environment("cpu"), describe(load(study.data)))
     return run
 
 

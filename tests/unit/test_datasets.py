@@ -227,7 +227,7 @@ def test_digits_are_real_and_complete() -> None:
 
 
 def test_the_test_set_of_digits_does_not_depend_on_the_seed() -> None:
-    one, two = (load(DataConfig(source="digits", seed=seed)) for seed in (0, 1))
+    one, two = (load(DataConfig(source="digits"), seed) for seed in (0, 1))
     assert images_of(one, "test") == images_of(two, "test")
     assert images_of(one, "train") != images_of(two, "train")
 
@@ -236,13 +236,13 @@ def test_the_test_set_of_digits_does_not_depend_on_the_seed() -> None:
 def test_cifar10_is_found_as_parquet_in_the_data_folder(tmp_path: Path, place: str) -> None:
     for part in ("train", "test"):
         write_parquet(tmp_path / place / f"{part}.parquet", list(range(10)) * 2)
-    data = load(DataConfig(source="cifar10"), str(tmp_path))
+    data = load(DataConfig(source="cifar10", data_dir=str(tmp_path)))
     assert (data.name, data.label, data.classes) == ("cifar10", "CIFAR-10", CIFAR10_CLASSES)
 
 
 def test_another_parquet_folder_does_not_pass_for_cifar10(parquet: Path) -> None:
     with pytest.raises(ValueError, match=r"class names in .* is \('cat', 'dog'\); allowed is those of CIFAR-10"):
-        load(DataConfig(source="cifar10"), str(parquet))
+        load(DataConfig(source="cifar10", data_dir=str(parquet)))
 
 
 class FakeCifar10:
@@ -272,10 +272,10 @@ def torchvision(monkeypatch: pytest.MonkeyPatch) -> type[FakeCifar10]:
 
 
 def test_cifar10_is_downloaded_once_and_then_found(tmp_path: Path, torchvision: type[FakeCifar10]) -> None:
-    first = load(DataConfig(source="cifar10"), str(tmp_path / "data"))
+    first = load(DataConfig(source="cifar10", data_dir=str(tmp_path / "data")))
     assert [path.name for path in (tmp_path / "data" / "cifar10").iterdir()] == ["cifar-10-batches-py"]
     torchvision.end = URLError("a second download")
-    assert load(DataConfig(source="cifar10"), str(tmp_path / "data")).fingerprint == first.fingerprint
+    assert load(DataConfig(source="cifar10", data_dir=str(tmp_path / "data"))).fingerprint == first.fingerprint
     assert (first.label, first.flip, len(first.test_labels)) == ("CIFAR-10", True, 20)
 
 
@@ -286,7 +286,7 @@ def test_a_failed_download_says_where_it_looked_and_leaves_nothing(
     torchvision.end = end
     data_dir = tmp_path / "deep" / "data"
     with pytest.raises(ValueError, match=r"no route.*--data digits or --data FOLDER") as caught:
-        load(DataConfig(source="cifar10"), str(data_dir))
+        load(DataConfig(source="cifar10", data_dir=str(data_dir)))
     assert f"not in {data_dir / 'cifar10'} and {data_dir}" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -295,7 +295,7 @@ def test_a_failed_download_says_where_it_looked_and_leaves_nothing(
 def test_a_damaged_copy_of_cifar10_is_named(tmp_path: Path) -> None:
     (tmp_path / "cifar-10-batches-py").mkdir()
     with pytest.raises(ValueError, match=r"cifar-10-batches-py is not an intact copy of CIFAR-10"):
-        load(DataConfig(source="cifar10"), str(tmp_path))
+        load(DataConfig(source="cifar10", data_dir=str(tmp_path)))
 
 
 def test_every_registered_name_is_a_function_of_the_data_folder() -> None:

@@ -9,9 +9,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [p for folder in ("cifar_tune", "sweeps", "analysis") for p in sorted((ROOT / folder).rglob("*.py"))]
 TIERS = (
-    {"config"},
-    {"records", "errors", "presets", "rounds", "blocks"},
-    {"deployed", "store", "bucket", "space", "device", "libraries", "cli"},
+    {"config", "settings"},
+    {"records", "errors", "study", "presets", "space", "rounds", "blocks"},
+    {"deployed", "store", "bucket", "device", "libraries", "cli"},
     {"models", "data", "runs"},
     {"training", "runtimes"},
     {"measuring", "shipping"},
@@ -20,7 +20,7 @@ TIERS = (
 )
 """Rooms of the package from the lowest up: each imports its own tier and those below it."""
 TIER = {room: level for level, rooms in enumerate(TIERS) for room in rooms}
-LIGHT = {"config", "records", "errors", "store", "bucket", "rounds", "blocks"}
+LIGHT = {"config", "settings", "study", "space", "records", "errors", "store", "bucket", "rounds", "blocks"}
 """What the analysis may import."""
 
 
@@ -78,7 +78,7 @@ def test_only_tuning_and_sweeps_import_ray(path: Path) -> None:
     assert {"tuning", "sweeps"} & set(path.relative_to(ROOT).parts) or not imports(path, "ray")
 
 
-@pytest.mark.parametrize("module", ["config", "records", "errors"])
+@pytest.mark.parametrize("module", ["config", "settings", "study", "space", "records", "errors"])
 def test_what_is_lowest_imports_only_the_standard_library(module: str) -> None:
     heavy = ("torch", "ray", "optuna", "numpy", "pandas", "pyarrow", "tyro")
     assert not imports(ROOT / "cifar_tune" / f"{module}.py", *heavy)

@@ -10,10 +10,11 @@ import torch
 from image_files import write_classes
 from safetensors.torch import save_file
 
-from cifar_tune.config import StudyConfig
+from cifar_tune.config import DataConfig
 from cifar_tune.models.pretrained import pretrained_model
 from cifar_tune.models.registry import build_model, require_timm
 from cifar_tune.models.weights import load_weights, save_weights
+from cifar_tune.study import StudyConfig
 from sweeps.steps.checks import prepare
 
 SMALL = "vit_tiny_patch8_64"
@@ -66,11 +67,11 @@ def test_pickles_are_never_read(tmp_path: Path) -> None:
         pretrained_model("resnet_tiny", 4, tmp_path)
 
 
-def study(folder: Path, weights: Path, **changes: Any) -> StudyConfig:
+def study(folder: Path, weights: Path, image_size: int = 16, **changes: Any) -> StudyConfig:
     settings: dict[str, Any] = {
-        "data": str(folder), "image_size": 16, "teacher": "resnet_tiny", "students": ("resnet_tiny",), "epochs": 1,
-        "teacher_samples": 1, "pretrained": (f"resnet_tiny={weights}",), "storage": str(folder.parent / "runs"),
-        "name": "run", "dashboard": False, **changes,
+        "data": DataConfig(source=str(folder), image_size=image_size), "teacher": "resnet_tiny",
+        "students": ("resnet_tiny",), "epochs": 1, "teacher_samples": 1, "pretrained": (f"resnet_tiny={weights}",),
+        "storage": str(folder.parent / "runs"), "name": "run", "dashboard": False, **changes,
     }  # fmt: skip
     return StudyConfig(**settings)
 

@@ -12,16 +12,19 @@ from optuna.trial import TrialState
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
-from cifar_tune.config import Arm, StudyConfig
+from cifar_tune.config import Arm
 from cifar_tune.presets import PRESETS
 from cifar_tune.records import EpochRecord, TrialRecord
+from cifar_tune.study import SpaceConfig, StudyConfig
 from cifar_tune.tuning.keeper import ranked
 from cifar_tune.tuning.searcher import first_points, importance, make_scheduler, make_searcher, open_journal
 from cifar_tune.tuning.unfinished import METRIC
 from sweeps.steps.job import best_before
 
-STUDY = dataclasses.replace(PRESETS["quick"], schedules=("cosine", "linear"), num_samples=50)
-SMALL = dataclasses.replace(STUDY, lr_range=(0.05, 0.05))
+STUDY = dataclasses.replace(
+    PRESETS["quick"], num_samples=50, space=SpaceConfig(lr_range=(0.01, 0.1), schedules=("cosine", "linear"))
+)
+SMALL = dataclasses.replace(STUDY, space=dataclasses.replace(STUDY.space, lr_range=(0.05, 0.05)))
 """A space of two points: one learning rate, two schedules."""
 
 
@@ -51,7 +54,7 @@ def test_the_first_point_is_the_authors(journal: Path) -> None:
 
 
 def test_the_teacher_may_have_learning_rates_of_its_own() -> None:
-    study = dataclasses.replace(STUDY, teacher_lr_range=(0.2, 0.3))
+    study = dataclasses.replace(STUDY, space=SpaceConfig(lr_range=(0.01, 0.1), teacher_lr_range=(0.2, 0.3)))
     assert first_points(study, "teacher", (), (), None)[0]["lr"] == 0.2
     assert first_points(study, "plain", (), (), None)[0]["lr"] == 0.01
 

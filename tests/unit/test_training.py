@@ -9,10 +9,11 @@ import torch
 from small_data import config, small_data
 from torch import nn
 
-from cifar_tune.config import StudyConfig, TrainConfig
+from cifar_tune.config import RecipeConfig, TrainConfig
 from cifar_tune.errors import TrainingDivergedError
 from cifar_tune.models.registry import MODELS, build_model
 from cifar_tune.models.weights import load_weights, save_weights
+from cifar_tune.study import StudyConfig
 from cifar_tune.training.loop import Epoch, Stepper, evaluate, load_state, resized, save_state, train
 from cifar_tune.training.optimizers import make_optimizer
 from cifar_tune.training.schedules import SCHEDULES
@@ -153,7 +154,7 @@ def test_a_step_on_a_gpu_waits_for_nothing(optimizer: str, precision: str) -> No
 
 
 def test_study_says_whether_steps_are_compiled() -> None:
-    assert StudyConfig(compile_step=True).train_config("resnet_tiny", "plain", {}).compile_step
+    assert StudyConfig(recipe=RecipeConfig(compile_step=True)).train_config("resnet_tiny", "plain", {}).compile_step
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
