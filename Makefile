@@ -3,12 +3,25 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test chaos lint types tests setup clean
+.PHONY: run fast test chaos lint types tests setup clean
 
 run: setup
 	$(BIN)/python sweeps/distill_search.py --preset quick
 
-test: lint types tests
+# what a change is tried with: a minute; one thread, for pyright has the other core
+fast: lint
+	@export OMP_NUM_THREADS=1; $(call with_types,tests/unit)
+
+# all there is: ten minutes
+test: lint
+	@$(call with_types,)
+
+# pyright needs one core, and works beside the tests; what it says comes after what they say; either may fail
+define with_types
+$(BIN)/pyright > $(VENV)/types.log 2>&1 & types=$$!; \
+$(BIN)/python -m pytest -q $(1); tests=$$?; \
+wait $$types; types=$$?; cat $(VENV)/types.log; exit $$((tests | types))
+endef
 
 # interruptions of every kind, again and again: up to an hour
 chaos: setup

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
-from cifar_tune.config import StudyConfig
 from cifar_tune.libraries import import_torchvision
 from cifar_tune.models.pretrained import pretrained_model
 from cifar_tune.models.registry import build_model
 from cifar_tune.models.weights import save_weights
 from cifar_tune.store import sha256_file
+from cifar_tune.study import StudyConfig
 from sweeps import teacher_search
 
 SMALL = "vit_tiny_patch8_64"

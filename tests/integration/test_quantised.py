@@ -12,7 +12,7 @@ from torch import nn
 from cifar_tune.config import Precision, Variant
 from cifar_tune.data.datasets import random_images
 from cifar_tune.errors import UnsupportedError
-from cifar_tune.models.registry import build_model
+from cifar_tune.models.registry import build_model, require_timm
 from cifar_tune.runtimes import RUNTIMES, Runnable, Source, base
 from cifar_tune.runtimes.onnxruntime import FILE, OPSET, quantise
 from cifar_tune.runtimes.quantisation import CALIBRATION_IMAGES, calibration_data, convolution_share
@@ -33,7 +33,7 @@ def source(
 ) -> Source:
     pytest.importorskip(NEEDS.get(variant.runtime, "torch"), reason="pip install -e '.[int8]'")
     return Source(
-        model=(build_model("resnet_narrow", 10) if model is None else model).eval(),
+        model=(build_model("resnet_tiny", 10) if model is None else model).eval(),
         variant=variant, device="cpu", example=torch.zeros(1, 3, 32, 32), threads=1, folder=folder,
         calibration=calibration,
     )  # fmt: skip
@@ -72,7 +72,7 @@ def test_static_int8_is_not_fp32(static_off: float) -> None:
 
 
 def test_static_int8_is_less_than_a_third_of_the_size(tmp_path: Path) -> None:
-    model = build_model("resnet18", 10)
+    model = build_model("resnet_narrow", 10)
     whole = load(Variant(runtime="onnxruntime"), tmp_path / "fp32", model)
     small = load(Variant(runtime="onnxruntime", precision="int8"), tmp_path / "int8", model)
     assert small.artifact_mb < 0.3 * whole.artifact_mb
@@ -178,7 +178,10 @@ def test_model_that_exports_but_has_nothing_to_quantise_is_unsupported(
 
 @pytest.fixture(scope="module")
 def attending() -> nn.Module:
-    return build_model("vit_tiny_patch8_64", 10)
+    """Two of ViT-Tiny's twelve layers: the others have the same operators."""
+    return require_timm().VisionTransformer(
+        img_size=32, patch_size=8, num_classes=10, embed_dim=192, depth=2, num_heads=3
+    )  # fmt: skip
 
 
 def test_onnxruntime_keeps_sums_and_softmax_of_a_model_with_attention_in_fp32(

@@ -25,7 +25,9 @@ from cifar_tune.tuning.trainables import Training, TrainTask
 
 pytestmark = pytest.mark.timeout(300)
 DATA = small_data(train=1024)
-EPOCHS = 10
+EPOCHS = 6
+LONG = 10
+"""Epochs of trials that must overlap: the worker of the second may take seconds to start on a busy machine."""
 SLOTS = Slots(concurrent=1, cpus=1, gpus=0.0)
 STUDY = dataclasses.replace(PRESETS["quick"], epochs=EPOCHS, dashboard=False, recipe=RecipeConfig(batch_size=16))
 
@@ -68,7 +70,7 @@ def is_training(process: psutil.Process) -> bool:
 
 
 class Killer(threading.Thread):
-    """Kills the worker that trains, again and again, each time some seconds after it has begun."""
+    """Kills the worker that trains, again and again, each time a moment after it has begun."""
 
     def __init__(self, times: int, run: Path) -> None:
         super().__init__()
@@ -82,7 +84,7 @@ class Killer(threading.Thread):
             at_work = [p for p in psutil.Process().children(recursive=True) if is_training(p)]
             fresh = [p for p in at_work if p.pid not in self.killed]
             if fresh and list(self.run_folder.rglob("checkpoint_*")):  # there is something to go on from
-                time.sleep(1)
+                time.sleep(0.3)
                 fresh[0].kill()
                 self.killed.append(fresh[0].pid)
 
@@ -97,11 +99,10 @@ def searched(run: Path, info: ClusterInfo, trials: int, epochs: int = 1, slots: 
 
 
 def test_two_trials_train_at_the_same_time(info: ClusterInfo, tmp_path: Path) -> None:
-    """Long trials: the worker of the second may take seconds to start on a busy machine."""
     if info.cpus < 2:
         pytest.skip("needs two cores")
     slots = dataclasses.replace(SLOTS, concurrent=2)
-    first, second = sorted(searched(tmp_path / "run", info, 2, EPOCHS, slots), key=lambda t: t.started_at)
+    first, second = sorted(searched(tmp_path / "run", info, 2, LONG, slots), key=lambda t: t.started_at)
     assert second.started_at < first.started_at + first.train_seconds
 
 
