@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from cifar_tune.config import DataConfig
 from cifar_tune.data.datasets import ImageData
 from cifar_tune.models.registry import build_model
 from cifar_tune.models.weights import save_weights
@@ -165,7 +166,7 @@ def of_model(**settings: Any) -> ImageData:
 
 
 def test_images_are_resized_as_asked_for(here: Path) -> None:
-    assert of_model(image_size=12).test_images.shape[1:] == (12, 12, 3)
+    assert of_model(images=DataConfig(image_size=12)).test_images.shape[1:] == (12, 12, 3)
 
 
 def test_images_are_normalised_as_asked_for(here: Path) -> None:
