@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+from cifar_tune.config import DataConfig
 from cifar_tune.libraries import import_torchvision
 from cifar_tune.models.pretrained import pretrained_model
 from cifar_tune.models.registry import build_model
@@ -63,7 +64,8 @@ def test_folder_with_other_heads_is_refused(huggingface: tuple[Path, Any], tmp_p
 
 def study(folder: Path, weights: Path) -> StudyConfig:
     return StudyConfig(
-        data=str(folder), image_size=16, teacher="resnet_tiny", students=("resnet_tiny",), epochs=1, teacher_samples=1,
+        data=DataConfig(source=str(folder), image_size=16), teacher="resnet_tiny", students=("resnet_tiny",), epochs=1,
+        teacher_samples=1,
         pretrained=(f"resnet_tiny={weights}",), storage=str(folder.parent / "runs"), name="run", dashboard=False,
     )  # fmt: skip
 
