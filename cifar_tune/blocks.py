@@ -61,17 +61,22 @@ def _logs(milliseconds: ArrayLike) -> Floats:
 
 def _of_logs(logs: Floats, between: float) -> Interval:
     """t-intervals of a mean of logarithms, as a ratio."""
-    from scipy import stats  # half a second of import
-
     blocks = len(logs)
     if blocks < 2:
         raise ValueError(f"blocks are {blocks}; allowed is 2 or more, since one block has no spread")
     mean, variance = float(np.mean(logs)), float(np.var(logs, ddof=1))
-    factor = float(stats.t.ppf(0.5 + CONFIDENCE / 2, blocks - 1))
+    factor = _t_quantile(0.5 + CONFIDENCE / 2, blocks - 1)
     half = factor * math.sqrt(variance / blocks + between**2)
     rerun = factor * math.sqrt(2 * variance / blocks + 2 * between**2)
     low, high, rerun_low, rerun_high = (math.exp(mean + d) for d in (-half, half, -rerun, rerun))
     return Interval(middle=math.exp(mean), low=low, high=high, rerun_low=rerun_low, rerun_high=rerun_high)
+
+
+def _t_quantile(share: float, degrees: int) -> float:
+    """Of Student's t distribution."""
+    from scipy.special import stdtrit  # scipy.stats has it, too, and takes half a second to import
+
+    return float(stdtrit(degrees, share))
 
 
 def typical(own_ms: ArrayLike) -> tuple[float, float, float]:
@@ -80,11 +85,11 @@ def typical(own_ms: ArrayLike) -> tuple[float, float, float]:
     Between order statistics, interpolated (Hettmansperger and Sheather, "Confidence intervals based on interpolated
     order statistics", 1986). Of fewer than six blocks it is their range, which holds the median with 50 to 94 %.
     """
-    from scipy import stats
+    from scipy.special import bdtr  # the binomial distribution
 
     ordered = np.sort(np.asarray(own_ms, dtype=np.float64))
     blocks, middle = len(ordered), float(np.median(ordered))
-    covered = [1 - 2 * float(stats.binom.cdf(cut, blocks, 0.5)) for cut in range(blocks // 2)]
+    covered = [1 - 2 * float(bdtr(cut, blocks, 0.5)) for cut in range(blocks // 2)]
     inner = next((cut for cut, share in enumerate(covered) if share < CONFIDENCE), 0)
     if inner == 0:
         return middle, float(ordered[0]), float(ordered[-1])
@@ -107,13 +112,11 @@ def tied_with_fastest(milliseconds: ArrayLike, looks: int = 1) -> NDArray[np.boo
         milliseconds: of each contender in each block, (contenders, blocks).
         looks: how often the race may be looked at in all.
     """
-    from scipy import stats
-
     logs = _logs(milliseconds)
     contenders, blocks = logs.shape
     if contenders == 1 or blocks < 2:
         return np.ones(contenders, dtype=np.bool_)
-    bound = float(stats.t.ppf(1 - (1 - CONFIDENCE) / (looks * (contenders - 1)), blocks - 1))
+    bound = _t_quantile(1 - (1 - CONFIDENCE) / (looks * (contenders - 1)), blocks - 1)
     differences = logs[:, None, :] - logs[None, :, :]
     errors = differences.std(axis=2, ddof=1) / math.sqrt(blocks)
     return ~(differences.mean(axis=2) > bound * errors).any(axis=1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import json
 import socket
 import tempfile
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -236,9 +238,9 @@ def _from_array(name: str, pixels: np.ndarray, labels: np.ndarray) -> Images:
 
 def digits(_: Path) -> Source:
     """Handwritten digits of scikit-learn, 8x8 grey with 17 levels; a fixed stratified fifth is the test set."""
-    from sklearn.datasets import load_digits  # slow to import, and every trial imports this module
-
-    pixels, labels = load_digits(return_X_y=True)
+    # slow to import, and every trial imports this module; untyped, so a type checker takes seconds to read it
+    datasets: Any = importlib.import_module("sklearn.datasets")
+    pixels, labels = datasets.load_digits(return_X_y=True)
     grey = np.rint(np.asarray(pixels).reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     train, test = fixed_split(_from_array("digits", grey, np.asarray(labels)), 0.2)
     names = tuple("0123456789")

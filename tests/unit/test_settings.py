@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from cifar_tune import cli
-from cifar_tune.__main__ import Bench, Evaluate, Train
+from cifar_tune.commands.bench import Bench
+from cifar_tune.commands.evaluate import Evaluate
+from cifar_tune.commands.train import Train
 from cifar_tune.config import DataConfig, LatencyConfig, RecipeConfig, TrainConfig, ViewSettings
 from cifar_tune.presets import PRESETS
 from cifar_tune.settings import made, nested, part, settings_of

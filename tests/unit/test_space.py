@@ -6,7 +6,7 @@ import optuna
 import pytest
 from analysis_data import trial
 
-from analysis import figures
+from analysis.sections import trials
 from cifar_tune import space
 from cifar_tune.config import TrainConfig
 from cifar_tune.presets import PRESETS
@@ -97,4 +97,4 @@ def test_a_parameter_is_a_field_of_the_training_and_of_its_record() -> None:
 
 
 def test_the_figures_show_the_numbers_of_the_table() -> None:
-    assert figures._SEARCHED == {"lr": True, "weight_decay": True, "temperature": False, "alpha": False}
+    assert trials._SEARCHED == {"lr": True, "weight_decay": True, "temperature": False, "alpha": False}

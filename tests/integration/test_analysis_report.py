@@ -204,7 +204,7 @@ def test_a_run_whose_rows_all_failed_is_reported_without_picture(tmp_path: Path)
 
 def test_rule_auto_says_what_it_decided_on(tmp_path: Path) -> None:
     text = markdown(data.write_run(tmp_path / "r", [data.latency()], distill="auto"))
-    assert "the best plain trial of the search validates at 90.00 %; distillation did not run" in text
+    assert "the best plain trial validates at 90.00 %; distillation did not run" in text
 
 
 def test_disturbed_unstable_and_unlike_rows_are_warned_of(tmp_path: Path) -> None:
