@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from analysis.frames import Run
+    from analysis.finished import FinishedRun
 
 __all__ = ["load_run"]
 
 
-def load_run(run: str | Path, storage: str | Path = "ray_results") -> Run:
+def load_run(run: str | Path, storage: str | Path = "ray_results") -> FinishedRun:
     """Read the run at a path or `s3://` URI, or of that name under `storage`.
 
     Raises:
         ValueError: there is no such run (its message lists those there are), or a file of it is missing or empty.
     """
-    from analysis import frames  # pandas takes half a second to import, and `--help` does without
+    from analysis import finished  # pandas takes half a second to import, and `--help` does without
 
-    return frames.load_run(run, storage)
+    return finished.load_run(run, storage)

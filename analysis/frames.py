@@ -9,7 +9,6 @@ The only reader of run folders in the analysis: everything after it works on fra
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import math
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ _VERIFICATION_KEYS = {"ok", "images", "accuracy", "agreement", "problem"}
 _STUDY_KEYS = ("run", "config", "environment", "data", "command", "created_utc")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
     """What a run left behind."""
 
@@ -54,20 +53,6 @@ class Run:
     """A row per load that was put on the candidate behind HTTP; empty where none was."""
     card: dict[str, Any] | None
     """Content of `candidate/candidate.json`; None where no candidate has been written, or checked, yet."""
-
-    @functools.cached_property
-    def front(self) -> pd.DataFrame:
-        """The latency rows that compete, fastest first, as the report's `front.parquet` holds them.
-
-        Computed where it is asked for: its columns `on_front`, `front_probability`, `feasible` and `candidate` follow
-        from the rows and the question of the study. Raises ValueError where rows come from unlike devices.
-        """
-        from analysis.choose import choose  # these build on this module
-        from analysis.rivals import rivals_of
-        from analysis.sections.front import front_table
-
-        rivals = rivals_of(self.latency, self.test_images)
-        return front_table(rivals, self.min_accuracy, choose(rivals, self.min_accuracy, self.latency_budget_ms))
 
     @property
     def config(self) -> dict[str, Any]:

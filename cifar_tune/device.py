@@ -1,4 +1,4 @@
-"""What machine this is, and the proof that it was ours alone while we measured."""
+"""What machine this is, and the evidence that nobody else used it while we measured."""
 
 from __future__ import annotations
 

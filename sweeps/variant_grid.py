@@ -1,8 +1,8 @@
-"""The second sweep: every inference variant of trained models, each measured alone on its device.
+"""The second sweep: every inference variant of trained models, each with its device to itself.
 
     python sweeps/variant_grid.py --run RUN                                    # a finished run's finalists again
     python sweeps/variant_grid.py --checkpoint FILE --model mobilenet_v3_small --data cifar10
-    python sweeps/variant_grid.py --model package.module:function --input-shape 3 224 224      # latency alone
+    python sweeps/variant_grid.py --model package.module:function --input-shape 3 224 224      # latency only
 
 Installed, it is `cifar-tune grid`. The last line of standard output is the path of the new run's report.
 """
@@ -54,7 +54,7 @@ class GridConfig(RunConfig):
     input_shape: tuple[int, int, int] | None = None
     """Channels, height and width of an image; None: the data's, or 3 32 32."""
     data: str | None = None
-    """Data set whose test images give the accuracy (see distill_search.py); None: latency alone."""
+    """Data set whose test images give the accuracy (see distill_search.py); None: latency only."""
     images: DataConfig = field(
         default_factory=DataConfig,
         metadata=part(hidden=("source", "train_images", "validation_fraction", "skip_unreadable")),

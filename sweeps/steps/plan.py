@@ -40,7 +40,7 @@ FIXED_BYTES = 10_000_000
 ANSWER_SHARE = 0.25
 """What a teacher's answer for an image takes, as a share of training on it."""
 READING_SHARE = 0.7
-"""What FP32 takes to read a test image, alone or in a batch, as a share of training on one."""
+"""What FP32 takes to read a test image, by itself or in a batch, as a share of training on one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +53,7 @@ class PlannedStep:
 
 
 def plan(prepared: Prepared) -> list[PlannedStep]:
-    """The stages with estimated times; training rates are probed with two steps of each model."""
+    """The steps with estimated times; training rates are probed with two steps of each model."""
     study = prepared.study
     cores = usable_cpus() if prepared.device == "cpu" else 1
     arms: dict[str, Arm] = {**dict.fromkeys(study.students, PLAIN_ARM), study.teacher: TEACHER_ARM}
@@ -99,21 +99,21 @@ def training_steps(prepared: Prepared, rates: Mapping[str, float]) -> list[Plann
     def answers(images: int, epochs: int) -> float:
         return ANSWER_SHARE * images * min(epochs, study.views.distinct or epochs) / rates[study.teacher]
 
-    stages: list[PlannedStep] = []
+    steps: list[PlannedStep] = []
     if prepared.teacher is None:
         name, epochs = f"teacher {study.teacher}", study.arm_epochs(TEACHER_ARM)
-        stages.append(training(name, study.teacher, TEACHER_ARM, epochs, study.teacher_samples, images))
+        steps.append(training(name, study.teacher, TEACHER_ARM, epochs, study.teacher_samples, images))
     for number, student in enumerate(study.students):
         for arm in arms:
             condition = ", if plain misses the accuracy" if (study.distill, arm) == ("auto", DISTILL_ARM) else ""
             first = answers(searched, study.epochs) if arm == DISTILL_ARM and number == 0 else 0.0
             name = f"{arm} {student}{condition}"
-            stages.append(training(name, student, arm, study.epochs, study.num_samples, searched, first))
+            steps.append(training(name, student, arm, study.epochs, study.num_samples, searched, first))
     trials = len(arms) * min(study.final_top, study.num_samples) * study.final_seeds
     for number, student in enumerate(study.students):
         first = answers(images, study.finalist_epochs) if DISTILL_ARM in arms and number == 0 else 0.0
-        stages.append(training(f"finalists {student}", student, "final", study.finalist_epochs, trials, images, first))
-    return stages + [
+        steps.append(training(f"finalists {student}", student, "final", study.finalist_epochs, trials, images, first))
+    return steps + [
         training(f"pruned {model}", model, "final", study.pruned_epochs, 1, images) for model in pruned_models(study)
     ]
 
@@ -226,7 +226,7 @@ def weight_bytes(model: str, classes: int) -> int:
     return sum(t.numel() * t.element_size() for t in build_model(model, classes).state_dict().values())
 
 
-def print_plan(prepared: Prepared, stages: list[PlannedStep]) -> None:
+def print_plan(prepared: Prepared, steps: list[PlannedStep]) -> None:
     """The plan on standard error."""
     data, study = prepared.data, prepared.study
     console = Console(stderr=True, highlight=False)
@@ -238,13 +238,13 @@ def print_plan(prepared: Prepared, stages: list[PlannedStep]) -> None:
         console.print(f"Skipped: {data.skipped} unreadable images")
     console.print(f"Disk: at most {disk_bytes(prepared) / 1e6:.0f} MB")
     console.print(f"Goal: lowest batch-1 latency on {prepared.device} at {study.min_accuracy:.0%} accuracy or more")
-    table = Table("stage", "work", "about", box=None, pad_edge=False)
-    for stage in stages:
-        table.add_row(stage.name, stage.work, readable_seconds(stage.seconds))
+    table = Table("step", "work", "about", box=None, pad_edge=False)
+    for step in steps:
+        table.add_row(step.name, step.work, readable_seconds(step.seconds))
     table.add_row(
         "[bold]all[/bold]",
         "early stopping makes it less" if study.early_stopping else "",
-        readable_seconds(sum(s.seconds for s in stages)),
+        readable_seconds(sum(s.seconds for s in steps)),
     )
     console.print(table)
 
