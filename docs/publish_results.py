@@ -29,6 +29,10 @@ def publish(run: Path, folder: Path, said: Mapping[str, str]) -> None:
     folder.mkdir(parents=True)
     for file in [run / name for name in COPIED if (run / name).exists()] + sorted(run.glob("*.png")):
         shutil.copy(file, folder)
+    card = run / "candidate" / "candidate.json"
+    if card.exists():  # without it a report says nothing of the candidate's check, nor of its load test
+        (folder / "candidate").mkdir()
+        shutil.copy(card, folder / "candidate")
     for name in ("study.json", "report.md"):
         text = (run / name).read_text(encoding="utf-8")
         for found, instead in said.items():
