@@ -80,8 +80,8 @@ class ViewSettings:
     cutout: int = 0
     """Side of the Cutout square in pixels; 0: off."""
     distinct: int | None = field(default=None, metadata=flag("distinct_views"))
-    """Epochs after which an image's views come again, so that the teacher need not answer for more. 1 or an even
-    number; None: each epoch has its own."""
+    """Epochs after which the views of an image repeat: fewer views for the teacher to answer. 1 or an even number;
+    None: each epoch has its own views."""
 
     def __post_init__(self) -> None:
         check(self.crop_padding is None or self.crop_padding >= 0, "crop padding", self.crop_padding, "0 or more")
@@ -150,9 +150,9 @@ class TrainConfig(RecipeConfig):
     momentum: float = 0.9
     """Nesterov momentum of SGD; AdamW does not read it."""
     temperature: float = 4.0
-    """Distillation temperature T (R6); read only when alpha > 0."""
+    """Distillation temperature T; read only when alpha > 0."""
     alpha: float = 0.0
-    """Weight of the distillation term (R6); 0 trains on labels only and needs no teacher."""
+    """Weight of the distillation term; 0 trains on labels only and needs no teacher."""
     start: str | None = None
     """Path of the weights to begin with, of the whole model where this one is pruned; None: fresh ones."""
     progressive: bool = False
@@ -206,7 +206,7 @@ class Variant:
     single_thread: bool = False
     """One CPU thread instead of all: small models at batch 1 can be faster without the others."""
     zeroed: float = 0.0
-    """Share of the weights of convolutions and linear layers that are set to zero, the smallest (R30); the filters of
+    """Share of the weights of convolutions and linear layers that are set to zero, the smallest; the filters of
     the first layer stay."""
     zeroed_by_layer: bool = False
     """The smallest of each layer, instead of the whole model's."""
@@ -268,17 +268,17 @@ class LatencyConfig:
     """The measurement protocol (R8)."""
 
     warmup: int = 50
-    """Calls before the first latency sample, at least: the warm-up goes on until it is stable."""
+    """Least calls before the first latency sample; the warm-up ends when it is stable."""
     iterations: int = 500
-    """Latency samples of each repeat, at least, within the time limit."""
+    """Least latency samples of each repeat, within the time limit."""
     max_iterations: int = 2000
-    """Latency samples of each repeat, at most."""
+    """Most latency samples of each repeat."""
     median_interval: float = field(default=0.01, metadata=NO_FLAG)
     """Share of the median within which half of its 95 % interval must lie for a repeat to end before the most."""
     repeats: int = 3
     """Repeats of each latency measurement."""
     fresh_processes: bool = True
-    """Each repeat in a process of its own."""
+    """Measure each repeat in a fresh process."""
     round_calls: int = field(default=10, metadata=NO_FLAG)
     """Calls of the variant in a paired round."""
     reference_calls: int = field(default=3, metadata=NO_FLAG)
@@ -292,14 +292,14 @@ class LatencyConfig:
     threads: int = 0
     """CPU threads while measuring; 0: all cores of the node."""
     strict: bool = field(default=False, metadata=flag("strict"))
-    """Refuse to measure on a device that others use, instead of waiting for it and marking disturbed rows."""
+    """Stop where others use the device, and refuse disturbed rows, instead of waiting and marking them."""
 
     @property
     def protocol(self) -> str:
-        """All of it that a figure depends on, in one line: JSON."""
+        """All of it that a figure depends on, in one line: JSON. Rows without `drained` are of before rounds were."""
         values = dataclasses.asdict(self)
         del values["strict"]
-        return json.dumps(values)
+        return json.dumps({**values, "drained": True})
 
     def __post_init__(self) -> None:
         for name, value in (

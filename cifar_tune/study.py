@@ -59,7 +59,7 @@ class RunConfig:
     dashboard: bool = field(default=True, metadata=CHANGEABLE)
     """Start the Ray dashboard with a cluster of our own."""
     verbose: bool = field(default=False, metadata=CHANGEABLE)
-    """Show the tables and logs of Ray Tune instead of the progress view."""
+    """Show the tables and logs of Ray Tune instead of progress bars."""
 
     def __post_init__(self) -> None:
         safe = self.name is None or is_safe_name(self.name)
@@ -73,7 +73,7 @@ class SpaceConfig:
     lr_range: tuple[float, float] = (0.01, 0.2)
     """Bounds of the peak learning rate, searched on a logarithmic scale."""
     teacher_lr_range: tuple[float, float] | None = None
-    """The same for the teacher; None: as the students'."""
+    """Bounds of the teacher's peak learning rate; None: those of the students."""
     schedules: tuple[str, ...] = ("cosine", "one_cycle")
     """Learning rate schedules to choose from."""
     temperature_range: tuple[float, float] = (2.0, 8.0)
@@ -103,7 +103,7 @@ class StudyConfig(RunConfig):
     """The main job, from data to answer. Every setting is a flag of the command."""
 
     preset: Preset = field(default="cpu", metadata=CHANGEABLE)
-    """Where all other settings start from; without it: gpu where CUDA is there, else cpu."""
+    """Start from the settings of this preset. Without it: gpu where there is CUDA, else cpu."""
     data: DataConfig = field(default_factory=DataConfig, metadata=part())
     teacher: str = "resnet18"
     """Architecture of the teacher."""
@@ -124,53 +124,53 @@ class StudyConfig(RunConfig):
     teacher_progressive: bool = False
     """Train the teacher on smaller images first: more epochs in the same time."""
     search_images: int | None = None
-    """Stratified subset of the training images, at most as many, for the students' search; finalists train on all."""
+    """Most training images of the students' search, a stratified subset; None: all. Finalists train on all."""
     final_top: int = field(default=3, metadata=CHANGEABLE)
-    """Best trials of each student and arm that are trained anew, with new seeds, before any reads the test set."""
+    """Best trials of each student and arm that become finalists: trained anew with new seeds, then tested."""
     final_seeds: int = field(default=3, metadata=CHANGEABLE)
-    """Seeds of each of them."""
+    """Seeds with which each finalist is trained."""
     final_epochs: int | None = None
-    """Epochs of a finalist, where they are more than a student's trial has."""
+    """Epochs of a finalist, if more than those of a student's trial; None: the same."""
     prune: tuple[float, ...] = field(default=(), metadata=CHANGEABLE)
-    """Shares of its multiplications to which the teacher and each student's best finalist are pruned and trained on."""
+    """Prune the teacher and each student's best finalist to these shares of their multiplications, and train on."""
     magnitude: tuple[float, ...] = field(default=(), metadata=CHANGEABLE)
-    """Shares of each finalist's smallest weights that are set to zero, to see what that costs and gains (R30)."""
+    """Shares of each finalist's smallest weights to set to zero; the report shows what each share costs and gains."""
     prune_epochs: int | None = field(default=None, metadata=CHANGEABLE)
     """Epochs of a pruned model; None: as many as a student's trial has."""
     pretrained: tuple[str, ...] = ()
     """Weights that a model's trials begin with, as MODEL=PATH: a safetensors file or a Hugging Face model folder."""
     warm_start: str | None = field(default=None, metadata=CHANGEABLE)
-    """An earlier run, whose best trials are tried after the authors' defaults."""
+    """An earlier run: its best trials are tried second, after the defaults."""
     recipe: RecipeConfig = field(default_factory=RecipeConfig, metadata=part())
     space: SpaceConfig = field(default_factory=SpaceConfig, metadata=part())
     views: ViewSettings = field(default_factory=ViewSettings, metadata=part())
     distill: DistillRule = "always"
-    """Run the distillation search always, never, or auto: where plain students miss min_accuracy on validation data."""
+    """Run the distillation search always, never, or (auto) where plain students miss --min-accuracy on validation."""
     min_accuracy: float = field(default=0.85, metadata=CHANGEABLE)
-    """Accuracy that the candidate must hold, 0 to 1."""
+    """Test accuracy that the candidate must hold, 0 to 1."""
     early_stopping: bool = True
     """ASHA: stop trials that fall behind."""
     grace_epochs: int = 2
     """Epochs before a trial may be stopped early."""
     concurrent_trials: int = field(default=0, metadata=CHANGEABLE)
-    """Trials that train at the same time; 0: one a core on CPU, at most 16; on a GPU as gpus_per_trial says."""
+    """Trials that train at the same time; 0: one a CPU core, at most 16, or as --gpus-per-trial allows."""
     gpus_per_trial: float = field(default=0.25, metadata=CHANGEABLE)
-    """Share of a GPU that a training trial holds; fewer trials than fill the GPUs hold more."""
+    """Share of a GPU for each training trial; where few trials run, each gets more."""
     latency: LatencyConfig = field(default_factory=LatencyConfig, metadata=part("latency_", changeable=True))
     compiled_variants: bool = field(default=True, metadata=CHANGEABLE)
-    """torch.compile in the grid of variants."""
+    """Measure variants with torch.compile as well."""
     runtimes: tuple[str, ...] | None = field(default=None, metadata=CHANGEABLE)
-    """What runs the models beside the grid of PyTorch variants; None: all. What is not installed becomes a row."""
+    """Runtimes to measure beside PyTorch; None: all. One that is not installed becomes a row that says so."""
     latency_budget_ms: float | None = field(default=None, metadata=CHANGEABLE)
-    """Drop students, before the search, whose fastest variant cannot meet this p50; None: no budget."""
+    """Before the search, drop students whose fastest variant misses this p50; None: no budget."""
     address: str | None = field(default=None, metadata=CHANGEABLE)
     """Ray cluster to join (auto, or an address); None: start one here."""
     measure_on: str | None = field(default=None, metadata=CHANGEABLE)
-    """Resource that the measuring node must have, such as accelerator_type:H100; None: any node with a latency slot."""
+    """Ray resource of the node that measures, such as accelerator_type:H100; None: any with a latency slot."""
     seed: int = 0
     """Seed of data split, views, search and trials."""
     log: tuple[Logger, ...] = field(default=("tensorboard",), metadata=CHANGEABLE)
-    """Who else is told of each training as it goes on."""
+    """Where else each training is logged while it runs."""
 
     def __post_init__(self) -> None:
         RunConfig.__post_init__(self)  # super() knows the class only as it was before it had slots
