@@ -296,10 +296,10 @@ class LatencyConfig:
 
     @property
     def protocol(self) -> str:
-        """All of it that a figure depends on, in one line: JSON. Rows without `drained` are of before rounds were."""
+        """All of it that a figure depends on, in one line: JSON."""
         values = dataclasses.asdict(self)
         del values["strict"]
-        return json.dumps({**values, "drained": True})
+        return json.dumps(values)
 
     def __post_init__(self) -> None:
         for name, value in (

@@ -42,8 +42,6 @@ class Timed:
     """Given each answer, warm-up included, outside of the timed part."""
     scope: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
     """Entered around each run of calls, outside of the timed part: autocast, no grad."""
-    settle: Callable[[], object] = lambda: None
-    """Called after each run of calls: waits until no thread of theirs works on, beside what is timed next."""
 
 
 class Watch(Protocol):
@@ -185,7 +183,7 @@ class _Timer:
             synchronize()  # what was kept may be copied on the device
             return elapsed * 1e3
 
-        self._sample, self._scope, self._settle = sample, timed.scope, timed.settle
+        self._sample, self._scope = sample, timed.scope
 
     def samples(self, count: int, limit_ms: float = math.inf) -> list[float]:
         """Milliseconds of `count` calls, after some that are not counted: they find the caches full of other data.
@@ -199,7 +197,6 @@ class _Timer:
             while len(taken) < count and limit_ms > 0:
                 taken.append(self._sample())
                 limit_ms -= taken[-1]
-        self._settle()
         return taken
 
 

@@ -20,7 +20,6 @@ from cifar_tune.data.augment import Batcher
 from cifar_tune.data.datasets import ImageData
 from cifar_tune.device import DeviceWatch, pin_to_cores
 from cifar_tune.errors import DisturbedError, failure
-from cifar_tune.measuring.drain import drain
 from cifar_tune.measuring.latency import Repeat, Timed, measure, paired_speedup, statistics
 from cifar_tune.measuring.processes import exclusive_turn, in_fresh_processes
 from cifar_tune.measuring.target import Cell, GridSettings, MeasurementCell, load_target, make_source, use_compile_cache
@@ -264,7 +263,6 @@ def as_timed(runnable: Runnable, images: Sequence[Tensor], keep: Callable[[Tenso
         synchronize=runnable.synchronize,
         keep=keep,
         scope=runnable.scope,
-        settle=drain,
     )
 
 

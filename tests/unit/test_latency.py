@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from cifar_tune.config import LatencyConfig
-from cifar_tune.measuring.drain import drain
 from cifar_tune.measuring.latency import (
     CONFIDENCE,
     UNTIMED_CALLS,
@@ -129,54 +128,6 @@ def paired(variant_ms: Callable[[int], float], reference_ms: Callable[[int], flo
 
     rng = np.random.default_rng(0)
     return measure(timed(variant_ms), timed(reference_ms), PROTOCOL, rng, clock=lambda: device.now)[0]
-
-
-SPIN_SECONDS = 0.025
-
-
-class SpinningPool:
-    """A clock, a reference whose threads spin on after each call, and a variant that is slower beside them."""
-
-    def __init__(self) -> None:
-        self.now, self.spins_until = 0.0, 0.0
-
-    def call_reference(self, _: object) -> None:
-        self.now += 0.0007
-        self.spins_until = self.now + SPIN_SECONDS
-
-    def call_variant(self, _: object) -> None:
-        self.now += 0.00013 if self.now < self.spins_until else 0.0001
-
-    def others(self) -> float:
-        """CPU seconds of the spinning threads so far: they stand still once the spinning is over."""
-        return min(self.now, self.spins_until)
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-    def drained(self) -> bool:
-        return drain(self.others, lambda: self.now, self.sleep)
-
-    def samples(self, settle: Callable[[], object]) -> list[float]:
-        variant = Timed(call=self.call_variant, inputs=[None], settle=settle)
-        reference = Timed(call=self.call_reference, inputs=[None], settle=settle)
-        return measure(variant, reference, PROTOCOL, np.random.default_rng(0), clock=lambda: self.now)[0].samples_ms
-
-
-def test_threads_that_spin_after_the_references_calls_are_in_no_sample() -> None:
-    pool = SpinningPool()
-    assert {round(s, 6) for s in pool.samples(pool.drained)} == {0.1}
-
-
-def test_without_waiting_for_them_they_are() -> None:
-    assert max(SpinningPool().samples(lambda: None)) == pytest.approx(0.13)
-
-
-def test_wait_for_a_thread_that_never_sleeps_ends() -> None:
-    pool = SpinningPool()
-    pool.spins_until = math.inf
-    assert not pool.drained()
-    assert pool.now < 0.2
 
 
 def test_variant_and_reference_have_as_many_rounds() -> None:
