@@ -220,4 +220,4 @@ def test_load_test_writes_rows_that_the_report_shows(candidate: Path, tmp_path: 
     assert all(r.p50_ms <= r.p95_ms <= r.p99_ms for r in rows if r.p50_ms and r.p95_ms and r.p99_ms)
     text = (run / "report.md").read_text()
     assert "## Behind HTTP" in text
-    assert f"takes {endpoint.read_card(candidate)['p50_ms']:.3f} ms without a server" in text
+    assert f"Without a server it takes {endpoint.read_card(candidate)['p50_ms']:.3f} ms" in text
