@@ -14,7 +14,7 @@ fast: lint
 
 # all there is: ten minutes
 test: lint
-	@$(call with_types,)
+	@$(call with_types,--durations=15)
 
 # pyright needs one core, and works beside the tests; what it says comes after what they say; either may fail
 define with_types
