@@ -342,6 +342,3 @@ class ServingRecord:
     """Images that it did take at a time, as the mean over the answered requests."""
     environment: Environment
     """The machine that serves and sends."""
-
-
-Record = TrialRecord | EpochRecord | LatencyRecord | EvaluationRecord | BuildRecord

@@ -55,11 +55,15 @@ class Volume:
 def front_table(rivals: Rivals, min_accuracy: float, choice: Choice) -> pd.DataFrame:
     """The competing rows without raw samples, with what makes them a front and how sure that is.
 
-    Columns besides those of the rows: `paired_ms` (latency free of drift) with its 95 % interval `paired_low_ms`,
-    `paired_high_ms`, `paired_accuracy` (that of FP32 eager of the same weights, where nothing tells them apart), the
-    lower bound of the accuracy `accuracy_low`, `on_front` (of paired_ms and paired_accuracy), `front_probability`,
-    `feasible` and `candidate`; `on_wide_front`: on the front where every one of OBJECTIVES that is known of all rows
-    counts as well. Without raw samples `paired_low_ms`, `paired_high_ms` and `front_probability` are null.
+    Columns besides those of the rows:
+    - `paired_ms`: latency free of drift, with its 95 % interval `paired_low_ms`, `paired_high_ms`;
+    - `paired_accuracy`: that of FP32 eager of the same weights, where nothing tells them apart;
+    - `accuracy_low`: the lower bound of the accuracy;
+    - `on_front`: of `paired_ms` and `paired_accuracy`, with its `front_probability`;
+    - `on_wide_front`: with every one of OBJECTIVES that is known of all rows as well;
+    - `feasible`, `candidate`.
+
+    Without raw samples `paired_low_ms`, `paired_high_ms` and `front_probability` are null.
     """
     frame, draws, unknown = rivals.frame, rivals.draws, np.full(len(rivals.frame), np.nan)
     points = np.stack([frame["paired_ms"].to_numpy(float), -frame["paired_accuracy"].to_numpy(float)], axis=1)
