@@ -321,6 +321,26 @@ class LatencyConfig:
         check(self.threads >= 0, "latency threads", self.threads, "0 (all) or more")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RaceConfig:
+    """The race of the finalists of the grid, and the confirmation of its winner (R16)."""
+
+    time_limit: float = 600.0
+    """Seconds of the race of the finalists: it ends at the first look (5, 10, 15, 20 blocks) after them."""
+    contenders: int = 8
+    """Most finalists of the race, the baseline among them."""
+    memory_gb: float | None = field(default=None, metadata=NO_FLAG)
+    """Memory that contenders may take at the same time, in GB; None: what is free on the machine."""
+    confirm_blocks: int = field(default=5, metadata=NO_FLAG)
+    """Blocks of new processes that candidate and baseline are measured in after the choice."""
+
+    def __post_init__(self) -> None:
+        check(0 < self.time_limit < math.inf, "race time limit", self.time_limit, "above 0 seconds")
+        check(self.contenders >= 2, "race contenders", self.contenders, "2 or more")
+        check(self.memory_gb is None or self.memory_gb > 0, "race memory", self.memory_gb, "above 0 GB")
+        check(self.confirm_blocks >= 5, "confirm blocks", self.confirm_blocks, "5 or more")
+
+
 def is_safe_name(name: str) -> bool:
     """Whether `name` can be a folder's name everywhere and cannot leave its parent."""
     return bool(name) and not name.startswith(".") and all(c.isalnum() or c in "._-" for c in name) and name.isascii()

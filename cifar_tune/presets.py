@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cifar_tune.config import DataConfig, LatencyConfig, RecipeConfig, ViewSettings
+from cifar_tune.config import DataConfig, LatencyConfig, RaceConfig, RecipeConfig, ViewSettings
 from cifar_tune.study import SpaceConfig, StudyConfig
 
 PRESETS: dict[str, StudyConfig] = {
@@ -30,6 +30,10 @@ PRESETS: dict[str, StudyConfig] = {
             max_iterations=240,
             fresh_processes=False,
             time_limit=5.0,
+        ),
+        race=RaceConfig(
+            time_limit=60.0,
+            memory_gb=4.0,
         ),
     ),
     # CIFAR-10 on two cores: 106 minutes on a Xeon with AMX (docs/results/cifar10); 3.2 h, with six final epochs, on one
@@ -138,6 +142,10 @@ PRESETS: dict[str, StudyConfig] = {
             max_iterations=240,
             fresh_processes=False,
             time_limit=1.0,
+        ),
+        race=RaceConfig(
+            time_limit=1.0,
+            contenders=3,
         ),
     ),
 }

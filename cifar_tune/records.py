@@ -15,7 +15,7 @@ from cifar_tune.config import Compile, Precision, TrainPrecision, Variant
 
 Stage = Literal["teacher", "plain", "distill", "final"]
 TrialStatus = Literal["ok", "pruned", "failed"]
-LatencyStage = Literal["grid", "confirm", "budget"]
+LatencyStage = Literal["grid", "race", "confirm", "budget"]
 LatencyStatus = Literal["ok", "fallback", "unsupported", "failed", "skipped"]
 
 
@@ -131,8 +131,8 @@ class LatencyRecord:
     model: str
     arm: str
     stage: LatencyStage
-    repeat: int = 0
-    """Which fresh run of a confirmation this is; 0 in the grid."""
+    block: int = 0
+    """Which block of fresh processes of a race or a confirmation this is, counted from 1; 0 in the grid."""
     checkpoint_sha256: str
     variant: str
     runtime: str
@@ -166,6 +166,9 @@ class LatencyRecord:
     """Raw samples, a list per repeat."""
     reference_ms: list[list[float]] | None = None
     """Raw samples of FP32 eager of the same weights, from the same process and rounds, a list per repeat."""
+    anchor_ms: list[list[float]] | None = None
+    """Raw samples of one-thread FP32 eager of the same weights on the same core, in the rounds of a one-thread variant,
+    a list per repeat; None for all others."""
     round_calls: int | None = None
     """Calls of the variant in a round. The reference's samples are divided among as many rounds."""
     mean_ms: float | None = None
@@ -174,6 +177,25 @@ class LatencyRecord:
     """Lower end of the 95 % confidence interval of the median."""
     p50_high_ms: float | None = None
     """Upper end of that interval."""
+    ratio: float | None = None
+    """How many times the baseline's latency this is, over all blocks of the stage, each beside the baseline. This and
+    the next eight are the same in all of a stage's rows of one variant of one model, and None in the grid."""
+    ratio_low: float | None = None
+    """Lower end of its 95 % confidence interval over the blocks: where the true ratio lies."""
+    ratio_high: float | None = None
+    """Upper end of it."""
+    rerun_low: float | None = None
+    """Lower end of its 95 % prediction interval: where the ratio of another race of as many blocks will lie."""
+    rerun_high: float | None = None
+    """Upper end of it."""
+    typical_ms: float | None = None
+    """Median over the blocks of each block's median."""
+    typical_low_ms: float | None = None
+    """Lower end of its 95 % confidence interval; of fewer than six blocks the least of them."""
+    typical_high_ms: float | None = None
+    """Upper end of it; of fewer than six blocks the largest of them."""
+    floor_ms: float | None = None
+    """The best block's median, without an interval."""
     p95_ms: float | None = None
     """None where the samples cannot bound it: fewer than 130."""
     p95_bound_ms: float | None = None

@@ -40,6 +40,8 @@ _ARROW_TYPES: dict[Any, pa.DataType] = {
     list[list[float]]: pa.list_(pa.list_(pa.float64())),
 }
 _NESTED_PREFIX = "env_"
+RENAMED = {"repeat": "block"}
+"""Column of an older version -> its name today."""
 PRETRAINED = "pretrained"
 """Folder of a run with the weights, in this package's own names, that the trials of a model begin with."""
 CHECKSUMS = "checksums.json"
@@ -111,6 +113,7 @@ def filled(table: pa.Table, record_type: type) -> pa.Table:
         OtherVersionError: a column is missing that is required.
 
     """
+    table = table.rename_columns([RENAMED.get(name, name) for name in table.column_names])
     missing = missing_required(record_type, table.column_names)
     if missing:
         raise OtherVersionError(f"without {', '.join(missing)}")

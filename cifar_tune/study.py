@@ -21,6 +21,7 @@ from cifar_tune.config import (
     DataConfig,
     Device,
     LatencyConfig,
+    RaceConfig,
     RecipeConfig,
     TrainConfig,
     ViewConfig,
@@ -157,6 +158,7 @@ class StudyConfig(RunConfig):
     gpus_per_trial: float = field(default=0.25, metadata=CHANGEABLE)
     """Share of a GPU for each training trial; where few trials run, each gets more."""
     latency: LatencyConfig = field(default_factory=LatencyConfig, metadata=part("latency_", changeable=True))
+    race: RaceConfig = field(default_factory=RaceConfig, metadata=part("race_", changeable=True))
     compiled_variants: bool = field(default=True, metadata=CHANGEABLE)
     """Measure variants with torch.compile as well."""
     runtimes: tuple[str, ...] | None = field(default=None, metadata=CHANGEABLE)

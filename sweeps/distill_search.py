@@ -301,8 +301,8 @@ def confirm(work: Job, targets: Sequence[Target], candidate: Candidate | None) -
     target = next(s for s in targets if s.trial_id == row.trial_id)
     baseline = next(s for s in targets if s.arm == TEACHER_ARM)
     cells = [
-        MeasurementCell(target=s, variant=v, stage="confirm", repeat=repeat)
-        for repeat in range(1, CONFIRMATIONS + 1)
+        MeasurementCell(target=s, variant=v, stage="confirm", block=block)
+        for block in range(1, CONFIRMATIONS + 1)
         for s, v in {(target, chosen), (baseline, REFERENCE)}
     ]
     measure_cells(work, cells, "confirm")

@@ -23,7 +23,7 @@ def confirm_table(latency: pd.DataFrame) -> pd.DataFrame:
     / smallest), grid_p50_ms, agrees (whether the grid's p50 is within 10 % of the median of the runs).
     """
     grid = grid_rows(latency)
-    confirm = select(latency, latency["stage"] == "confirm").sort_values("repeat")
+    confirm = select(latency, latency["stage"] == "confirm").sort_values("block")
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows(confirm):
         groups.setdefault((row["trial_id"], row["model"], row["arm"], row["variant"]), []).append(row)

@@ -54,7 +54,7 @@ def latency_skeleton(cell: MeasurementCell, settings: GridSettings) -> LatencyRe
         model=target.model,
         arm=target.arm,
         stage=cell.stage,
-        repeat=cell.repeat,
+        block=cell.block,
         checkpoint_sha256=target.checkpoint_sha256,
         variant=cell.variant.name,
         **dataclasses.asdict(cell.variant),

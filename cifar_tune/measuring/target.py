@@ -56,8 +56,8 @@ class MeasurementCell(Cell):
     """One measurement of a cell."""
 
     stage: LatencyStage = "grid"
-    repeat: int = 0
-    """Number of a confirmation; 0: it is none."""
+    block: int = 0
+    """Of a race or a confirmation, counted from 1; 0: it is neither."""
     fallback: str | None = None
     """Why torch.compile cannot be used, so that a stand-in is measured (R12); None: it can."""
 

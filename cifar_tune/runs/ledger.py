@@ -18,6 +18,7 @@ import pyarrow as pa
 from cifar_tune.errors import OtherVersionError
 from cifar_tune.records import BuildRecord, EpochRecord, EvaluationRecord, LatencyRecord, TrialRecord
 from cifar_tune.store import (
+    RENAMED,
     column_names,
     fillers,
     from_row,
@@ -58,7 +59,7 @@ class Ledger:
 
     def put_latency(self, record: LatencyRecord) -> None:
         """One measurement; one of the same thing takes the place of an earlier one."""
-        key = latency_key(record.stage, record.checkpoint_sha256, record.variant, record.repeat)
+        key = latency_key(record.stage, record.checkpoint_sha256, record.variant, record.block)
         self._put(LatencyRecord, key, [record])
 
     def put_evaluation(self, record: EvaluationRecord) -> None:
@@ -129,15 +130,15 @@ class Ledger:
             protocol: rows of another are measured again.
         """
         return {
-            latency_key(r.stage, r.checkpoint_sha256, r.variant, r.repeat)
+            latency_key(r.stage, r.checkpoint_sha256, r.variant, r.block)
             for r in self.read(LatencyRecord)
             if r.status not in ("failed", "skipped") and r.protocol == protocol
         }
 
 
-def latency_key(stage: str, checkpoint_sha256: str, variant: str, repeat: int = 0) -> str:
+def latency_key(stage: str, checkpoint_sha256: str, variant: str, block: int = 0) -> str:
     """What a latency measurement is of: a file's name."""
-    return f"{stage}-{variant}-{repeat}-{hashlib.sha256(checkpoint_sha256.encode()).hexdigest()[:24]}"
+    return f"{stage}-{variant}-{block}-{hashlib.sha256(checkpoint_sha256.encode()).hexdigest()[:24]}"
 
 
 def _encoded(rows: Sequence[dict[str, Any]]) -> bytes:
@@ -163,6 +164,7 @@ def _decoded(content: bytes, record_type: type) -> list[dict[str, Any]]:
 def _whole(row: dict[str, Any], record_type: type) -> dict[str, Any]:
     """The row with every column of the record type, in their order."""
     columns = column_names(record_type)
+    row = {RENAMED.get(name, name): value for name, value in row.items()}
     if list(row) == columns:
         return row
     others = sorted([*missing_required(record_type, row), *(name for name in row if name not in columns)])

@@ -242,7 +242,7 @@ def _announce_turn(work: Job) -> None:
 
 
 def _key(cell: MeasurementCell) -> str:
-    return latency_key(cell.stage, cell.target.checkpoint_sha256, cell.variant.name, cell.repeat)
+    return latency_key(cell.stage, cell.target.checkpoint_sha256, cell.variant.name, cell.block)
 
 
 def _dead(work: Job, cell: MeasurementCell, error: str | None) -> LatencyRecord:

@@ -196,7 +196,7 @@ def test_correct_bits_give_the_accuracy(finished: tuple[Path, object]) -> None:
 
 def test_candidate_and_baseline_are_confirmed_three_times(finished: tuple[Path, object]) -> None:
     confirm = table(finished, "latency").query("stage == 'confirm'")
-    assert set(confirm.groupby(["trial_id", "variant"]).repeat.apply(sorted).map(tuple)) == {(1, 2, 3)}
+    assert set(confirm.groupby(["trial_id", "variant"]).block.apply(sorted).map(tuple)) == {(1, 2, 3)}
 
 
 def test_candidate_classifies_an_image_file(finished: tuple[Path, object], folder: Path) -> None:

@@ -90,7 +90,7 @@ def full_latency() -> list[LatencyRecord]:
     rows += grid(STUDENT, "distill", "t2", 3.05, 890)
     rows[9] = dataclasses.replace(failed(grid_variants()[1], "a | b"), arm="plain", trial_id="t1")
     best = rows[22]
-    fresh = [dataclasses.replace(best, stage="confirm", repeat=n, p50_ms=(best.p50_ms or 0) * f)
+    fresh = [dataclasses.replace(best, stage="confirm", block=n, p50_ms=(best.p50_ms or 0) * f)
              for n, f in ((1, 1.0), (2, 1.03), (3, 0.98))]  # fmt: skip
     return [*rows, *fresh]
 

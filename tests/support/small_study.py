@@ -103,7 +103,7 @@ class Study:
         return Ending(
             weights={t.trial_id: t.checkpoint_sha256 for t in ledger.read(TrialRecord)},
             measured={
-                latency_key(r.stage, r.checkpoint_sha256, r.variant, r.repeat): r.status
+                latency_key(r.stage, r.checkpoint_sha256, r.variant, r.block): r.status
                 for r in ledger.read(LatencyRecord)
                 if r.stage == "grid"  # which candidate is confirmed depends on what was measured
             },

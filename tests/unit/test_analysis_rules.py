@@ -47,7 +47,7 @@ def front(*records: LatencyRecord) -> pd.DataFrame:
 
 
 def test_only_measured_grid_rows_compete() -> None:
-    confirm = data.latency(stage="confirm", repeat=1)
+    confirm = data.latency(stage="confirm", block=1)
     fallback = data.latency(COMPILED, status="fallback")
     frame = data.frame(data.failed(FP16), confirm, data.latency(), fallback)
     assert competing(frame, data.IMAGES).index.tolist() == [2]
@@ -371,7 +371,7 @@ def test_one_seed_gives_no_interval() -> None:
 
 @pytest.mark.parametrize(("grid_p50", "agrees"), [(2.25, True), (2.26, False), (1.85, True), (1.84, False)])
 def test_r16_the_grid_agrees_within_ten_percent_of_the_median_of_the_fresh_runs(grid_p50: float, agrees: bool) -> None:
-    fresh = [data.latency(p50=p50, stage="confirm", repeat=n) for n, p50 in enumerate((2.0, 2.1, 2.05), start=1)]
+    fresh = [data.latency(p50=p50, stage="confirm", block=n) for n, p50 in enumerate((2.0, 2.1, 2.05), start=1)]
     (row,) = confirm_table(data.frame(data.latency(p50=grid_p50), *fresh)).to_dict("records")
     assert row["agrees"] is agrees
     assert row["spread"] == pytest.approx(0.05)

@@ -29,7 +29,8 @@ magnitude prune-epochs pretrained warm-start batch-size optimizer lr-range teach
 alpha-range weight-decay weight-decay-range label-smoothing class-weights crop-padding flip cutout distinct-views
 image-size train-images test-images validation-fraction skip-unreadable precision compile-step distill min-accuracy
 early-stopping grace-epochs concurrent-trials gpus-per-trial latency-warmup latency-iterations latency-max-iterations
-latency-repeats latency-fresh-processes latency-time-limit latency-threads strict compiled-variants runtimes
+latency-repeats latency-fresh-processes latency-time-limit latency-threads strict race-time-limit race-contenders
+compiled-variants runtimes
 latency-budget-ms device address measure-on seed dashboard resume log verbose
 """
 GRID_FLAGS = """
@@ -127,7 +128,7 @@ def test_a_resume_may_change_these_settings_only() -> None:
         "concurrent_trials", "gpus_per_trial", "preset", "data_dir", "runtimes", "compiled_variants",
         "latency_warmup", "latency_iterations", "latency_max_iterations", "latency_repeats",
         "latency_fresh_processes", "latency_time_limit", "latency_threads", "latency_budget_ms", "min_accuracy",
-        "strict",
+        "race_time_limit", "race_contenders", "strict",
     }  # fmt: skip
 
 

@@ -93,7 +93,7 @@ def test_ledger_gives_back_what_was_put(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"variant": "other"}, {"stage": "confirm"}, {"repeat": 2}, {"checkpoint_sha256": "f"}]
+    "change", [{"variant": "other"}, {"stage": "confirm"}, {"block": 2}, {"checkpoint_sha256": "f"}]
 )
 def test_ledger_keeps_measurements_of_different_things_apart(change: dict[str, Any], tmp_path: Path) -> None:
     ledger, record = Ledger(tmp_path), latency()
@@ -155,10 +155,17 @@ def test_a_table_without_nullable_columns_is_read_with_none(tmp_path: Path) -> N
 
 
 def test_a_table_without_a_column_that_has_a_default_is_read_with_it(tmp_path: Path) -> None:
-    record = latency(repeat=3)
+    record = latency(block=3)
     write_records(tmp_path / "r.parquet", LatencyRecord, [record])
-    path = cut(tmp_path / "r.parquet", "repeat", "env_runtimes")
-    assert read_records(path, LatencyRecord) == [dataclasses.replace(record, repeat=0)]
+    path = cut(tmp_path / "r.parquet", "block", "env_runtimes")
+    assert read_records(path, LatencyRecord) == [dataclasses.replace(record, block=0)]
+
+
+def test_a_column_of_an_older_name_is_read_under_todays(tmp_path: Path) -> None:
+    write_records(tmp_path / "r.parquet", LatencyRecord, [latency(block=3)])
+    table = pq.read_table(tmp_path / "r.parquet")
+    pq.write_table(table.rename_columns(["repeat" if n == "block" else n for n in table.column_names]), tmp_path / "r")
+    assert [r.block for r in read_records(tmp_path / "r", LatencyRecord)] == [3]
 
 
 def test_a_column_that_is_filled_in_has_the_type_of_the_schema(tmp_path: Path) -> None:
