@@ -150,17 +150,7 @@ def _of_model(config: GridConfig) -> Work:
         sys.path.insert(0, str(Path.cwd()))  # as `python -m` does: the function lies where the user works
     else:
         architecture(config.model)
-    checkpoint = None if config.checkpoint is None else Path(config.checkpoint).absolute()
-    if checkpoint is not None:
-        check(checkpoint.is_file(), "checkpoint", str(checkpoint), "an existing safetensors file")
-    study = dataclasses.replace(
-        _as_asked(PRESETS[config.preset], config),
-        data=dataclasses.replace(config.images, source=config.data or config.model.replace(":", ".")),
-        students=(config.model,),
-        teacher=config.model,
-        runtimes=config.runtimes,
-        min_accuracy=config.min_accuracy,
-    )
+    study = _study_of_model(config)
     check_runtimes(study)
     bucket = bucket_of(study)
     shape = config.input_shape or (3, 32, 32)
@@ -168,17 +158,7 @@ def _of_model(config: GridConfig) -> Work:
     run = run_folder(study, bucket)
     if study.resume:
         check_same_study(read_study(run, bucket), study, data)
-    classes = len(data.classes) or CLASSES
-    if checkpoint is not None and ":" not in config.model:
-        classes = checkpoint_classes(checkpoint)
-    target = Target(
-        trial_id=f"given-{config.model.replace(':', '.')}",
-        model=config.model,
-        arm=GIVEN_ARM,
-        checkpoint=None if checkpoint is None else str(checkpoint),
-        checkpoint_sha256="random" if checkpoint is None else sha256_file(checkpoint),
-        classes=classes,
-    )
+    target = _own_target(config, len(data.classes) or CLASSES)
     prepared = Prepared(
         study=study,
         device=resolve_device(config.device),
@@ -192,6 +172,40 @@ def _of_model(config: GridConfig) -> Work:
     if prepared.labelled:
         check(outputs == len(data.classes), "model", config.model, f"one with the data's {len(data.classes)} classes")
     return prepared, [target], []
+
+
+def _study_of_model(config: GridConfig) -> StudyConfig:
+    """The preset's study, with the one model in the places of teacher and student."""
+    assert config.model is not None
+    return dataclasses.replace(
+        _as_asked(PRESETS[config.preset], config),
+        data=dataclasses.replace(config.images, source=config.data or config.model.replace(":", ".")),
+        students=(config.model,),
+        teacher=config.model,
+        runtimes=config.runtimes,
+        min_accuracy=config.min_accuracy,
+    )
+
+
+def _own_target(config: GridConfig, classes: int) -> Target:
+    """The model with the weights that are given, or random ones.
+
+    Args:
+        classes: of the data; a registered model's checkpoint says how many it has itself.
+    """
+    assert config.model is not None
+    checkpoint = None if config.checkpoint is None else Path(config.checkpoint).absolute()
+    if checkpoint is not None:
+        check(checkpoint.is_file(), "checkpoint", str(checkpoint), "an existing safetensors file")
+    registered = ":" not in config.model
+    return Target(
+        trial_id=f"given-{config.model.replace(':', '.')}",
+        model=config.model,
+        arm=GIVEN_ARM,
+        checkpoint=None if checkpoint is None else str(checkpoint),
+        checkpoint_sha256="random" if checkpoint is None else sha256_file(checkpoint),
+        classes=checkpoint_classes(checkpoint) if checkpoint is not None and registered else classes,
+    )
 
 
 def _normalised(data: ImageData, config: GridConfig) -> ImageData:
