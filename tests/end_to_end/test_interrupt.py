@@ -13,7 +13,7 @@ import psutil
 import pytest
 from chaos import difference, kill, plant_pickles
 from small_study import ROOT, Study
-from watched import Watched
+from watched import Watched, whole_study
 
 from cifar_tune.cli import INTERRUPTED
 from cifar_tune.records import TrialRecord
@@ -54,8 +54,8 @@ def press(study: Study, *signals: signal.Signals) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    return Study(tmp_path_factory.mktemp("interrupted"), "interrupted")
+def study(watched: Watched, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return whole_study(tmp_path_factory.mktemp("interrupted"), "interrupted", watched.images)
 
 
 IN_A_FINALIZER = """

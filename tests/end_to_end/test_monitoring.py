@@ -25,7 +25,7 @@ def test_dashboard_listens_on_loopback_and_asks_for_the_token(watched: Watched) 
 
 def test_tensorboard_finds_every_trial(watched: Watched) -> None:
     with_events = {file.parent for file in (watched.study.run / "ray").rglob("events.out.tfevents.*")}
-    assert len(with_events) == 1 + 3 + 3 + 2  # teacher, plain, distilled, finalists
+    assert len(with_events) == 1 + 2 + 2 + 4  # teacher, plain, distilled, finalists
 
 
 def test_panels_have_a_title_a_unit_and_a_query() -> None:

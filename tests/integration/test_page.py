@@ -5,6 +5,7 @@ Needs Chromium (`apt-get install chromium`, or any that `CHROMIUM` names).
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -56,8 +57,8 @@ def browser() -> Iterator[Any]:
         opened.close()
 
 
-@pytest.fixture
-def page(browser: Any, report: Path) -> Iterator[Any]:
+@contextlib.contextmanager
+def opened_page(browser: Any, report: Path) -> Iterator[Any]:
     """The page, and what it did while it was shown."""
     opened = browser.new_page(viewport={"width": 1280, "height": 900})
     opened.said, opened.asked = [], []
@@ -71,20 +72,34 @@ def page(browser: Any, report: Path) -> Iterator[Any]:
     opened.close()
 
 
-def test_nothing_fails_and_nothing_is_asked_of_a_network(page: Any, report: Path) -> None:
-    assert page.said == []
-    assert [url for url in page.asked if not url.startswith(("data:", "blob:"))] == [report.as_uri()]
+@pytest.fixture(scope="module")
+def seen(browser: Any, report: Path) -> Iterator[Any]:
+    """A page that is looked at and left as it is."""
+    with opened_page(browser, report) as page:
+        yield page
 
 
-def test_the_first_screen_names_the_candidate(page: Any) -> None:
-    name = page.locator(".answer h2")
+@pytest.fixture
+def page(browser: Any, report: Path) -> Iterator[Any]:
+    """A page to use."""
+    with opened_page(browser, report) as fresh:
+        yield fresh
+
+
+def test_nothing_fails_and_nothing_is_asked_of_a_network(seen: Any, report: Path) -> None:
+    assert seen.said == []
+    assert [url for url in seen.asked if not url.startswith(("data:", "blob:"))] == [report.as_uri()]
+
+
+def test_the_first_screen_names_the_candidate(seen: Any) -> None:
+    name = seen.locator(".answer h2")
     assert name.inner_text() == "mobilenet_v3_small (distill), torch-fp16-compile"
     assert name.bounding_box()["y"] < 900
 
 
-def test_names_from_the_data_are_text(page: Any) -> None:
-    assert page.locator("img[src=x]").count() == 0
-    assert HOSTILE in page.locator(".question").first.inner_text()
+def test_names_from_the_data_are_text(seen: Any) -> None:
+    assert seen.locator("img[src=x]").count() == 0
+    assert HOSTILE in seen.locator(".question").first.inner_text()
 
 
 def test_hovering_a_point_says_what_it_is(page: Any) -> None:
@@ -122,13 +137,13 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(page: Any) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 380
 
 
-def test_every_figure_has_words_for_those_who_do_not_see_it(page: Any) -> None:
-    figures = page.locator("figure")
+def test_every_figure_has_words_for_those_who_do_not_see_it(seen: Any) -> None:
+    figures = seen.locator("figure")
     assert figures.count() >= 7
     assert all(figures.nth(n).get_attribute("aria-label") for n in range(figures.count()))
 
 
-def test_headings_go_down_one_step_at_a_time(page: Any) -> None:
-    levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3')].map(h => +h.tagName[1])")
+def test_headings_go_down_one_step_at_a_time(seen: Any) -> None:
+    levels = seen.evaluate("[...document.querySelectorAll('h1,h2,h3')].map(h => +h.tagName[1])")
     assert levels[0] == 1
     assert all(later - earlier <= 1 for earlier, later in itertools.pairwise(levels))

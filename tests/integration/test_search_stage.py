@@ -10,6 +10,7 @@ import psutil
 import pytest
 import ray
 from small_data import small_data
+from small_study import is_training
 
 from cifar_tune.config import RecipeConfig
 from cifar_tune.presets import PRESETS
@@ -59,14 +60,6 @@ def finalist(run: Path, info: ClusterInfo) -> TrialRecord:
     with StudyView() as view:
         (trial,) = retrain(context_of(run, info, view), task_of(STUDY, "final"), [training], SLOTS)
     return trial
-
-
-def is_training(process: psutil.Process) -> bool:
-    """Whether a process is the worker of a training trial: Ray names it for what it runs."""
-    try:
-        return " ".join(process.cmdline()).startswith("ray::ImplicitFunc.train")
-    except psutil.Error:
-        return False
 
 
 class Killer(threading.Thread):

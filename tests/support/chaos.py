@@ -28,7 +28,7 @@ import numpy as np
 import psutil
 from lost_node import three_nodes, weights_after
 from s3_server import BUCKET, s3_server
-from small_study import LIMIT, ROOT, Ending, Study
+from small_study import LIMIT, ROOT, Ending, Study, is_training
 
 RAYS_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 DRIVER_KILLS_A_STUDY = 2
@@ -141,14 +141,6 @@ def difference(study: Study, before: dict[str, tuple[str, int]], undisturbed: En
     return f"left behind: {left}" if left else None
 
 
-def is_training(process: psutil.Process) -> bool:
-    """Whether a process is the worker of a training trial: Ray names it for what it runs."""
-    try:
-        return " ".join(process.cmdline()).startswith("ray::ImplicitFunc.train")
-    except psutil.Error:
-        return False
-
-
 def workers_killed(study: Study, kills: int, chance: random.Random, undisturbed: Ending) -> Verdict:
     """Kill `kills` training workers of a study, so far apart that no trial runs out of retries."""
     process, killed = study.start(), 0
@@ -208,7 +200,7 @@ def malformed(examples: int) -> Verdict:
     """Malformed input of every kind."""
     each = math.ceil(examples / KINDS_OF_INPUT)
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", str(ROOT / "tests" / "unit" / "test_malformed.py")],
+        [sys.executable, "-m", "pytest", "-q", str(ROOT / "tests" / "integration" / "test_malformed.py")],
         cwd=ROOT, env={**os.environ, "MALFORMED_EXAMPLES": str(each)}, capture_output=True, text=True,
     )  # fmt: skip
     fault = None if ended.returncode == 0 else ended.stdout[-2000:]

@@ -1,4 +1,4 @@
-"""A study of the preset `chaos`, which goes through all stages in under two minutes, in a process of its own."""
+"""A study of the preset `chaos`, which goes through all stages in about two minutes, in a process of its own."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import hashlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 
@@ -42,6 +43,7 @@ class Study:
         storage: where it is kept: a folder, or an s3:// URI.
         sweep: which sweep.
         options: of its command.
+        environment: variables that it has besides.
     """
 
     def __init__(
@@ -51,10 +53,11 @@ class Study:
         storage: str | None = None,
         sweep: str = "distill_search.py",
         options: Sequence[str] = (),
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.name, self._storage = name, storage or str(scratch)
-        self._log = scratch / f"{name}.log"
-        self._environment = {**os.environ, "XDG_CACHE_HOME": str(scratch / "caches")}
+        self._log, self._printed = scratch / f"{name}.log", scratch / f"{name}.out"
+        self._environment = {**os.environ, "XDG_CACHE_HOME": str(scratch / "caches"), **environment}
         self._command = [
             sys.executable, str(ROOT / "sweeps" / sweep), "--preset", "chaos",
             "--storage", self._storage, "--name", name, *options,
@@ -74,9 +77,9 @@ class Study:
     def start(self) -> psutil.Popen:
         """Begin it, or go on with it."""
         resume = ["--resume"] if self.begun() else []
-        with self._log.open("a") as log:
+        with self._log.open("a") as log, self._printed.open("a") as printed:
             return psutil.Popen(
-                [*self._command, *resume], stdout=log, stderr=log, start_new_session=True, env=self._environment,
+                [*self._command, *resume], stdout=printed, stderr=log, start_new_session=True, env=self._environment,
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
             )  # fmt: skip
 
@@ -89,8 +92,12 @@ class Study:
         return None if code == 0 else f"exit code {code}: {self.last_words()}"
 
     def said(self) -> str:
-        """All that it said."""
+        """All that it said on standard error."""
         return self._log.read_text()
+
+    def printed(self) -> str:
+        """All that it printed on standard output."""
+        return self._printed.read_text()
 
     def last_words(self) -> str:
         """The last line it said."""
@@ -128,3 +135,11 @@ class Study:
         """Half files, and what trials that have ended left to go on from."""
         run = self.run
         return [p.name for p in (*run.rglob("*.part"), *run.glob("ray/*/*/checkpoint_*"))]
+
+
+def is_training(process: psutil.Process) -> bool:
+    """Whether a process is the worker of a training trial: Ray names it for what it runs."""
+    try:
+        return " ".join(process.cmdline()).startswith("ray::ImplicitFunc.train")
+    except psutil.Error:
+        return False

@@ -1,4 +1,8 @@
-"""A small study that nobody disturbs, and what can be seen of it from outside while it works."""
+"""A small study with everything in it that nobody disturbs, and what can be seen from outside while it works.
+
+It is of a user's own image folder, on a machine without a C++ compiler: the variants that need one become rows, and
+cost no time. The builds themselves are shown by `.ci/run`.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from small_study import LIMIT, ROOT, Study
 
 PORT = 19090
@@ -23,11 +29,47 @@ PANELS: list[dict[str, Any]] = json.loads((ROOT / "deploy" / "grafana.json").rea
 QUERIES = [target["expr"].replace("$run", ".*") for panel in PANELS for target in panel["targets"]]
 
 
+OPTIONS = (
+    "--image-size", "8", "--batch-size", "2",  # small steps, so that trials last
+    "--search-images", "60", "--teacher-epochs", "1", "--num-samples", "2", "--final-seeds", "2",
+    "--min-accuracy", "0.01", "--runtimes", "onnxruntime", "--compiled-variants",
+    "--latency-time-limit", "60",  # a machine busy with other work has the time to take all samples
+)  # fmt: skip
+
+
+def write_shapes(root: Path) -> Path:
+    """A user's own image folder: three classes, grey PNGs of several sizes."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 30), ("test", 10)):
+        for brightness, name in enumerate(("dark", "grey", "light")):
+            (root / part / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 60, (12 + i % 5, 14), dtype=np.uint8) + np.uint8(80 * brightness)
+                Image.fromarray(pixels).save(root / part / name / f"{i}.png")
+    return root
+
+
+def whole_study(scratch: Path, name: str, images: Path, *options: str) -> Study:
+    """One with every stage and kind of row, not yet begun.
+
+    Args:
+        images: where `write_shapes` has written.
+    """
+    return Study(
+        scratch,
+        name,
+        options=["--data", str(images), *OPTIONS, *options],
+        environment={"CXX": "no-such-compiler", "RAY_TMPDIR": "/tmp"},  # Ray's usual one, which Prometheus reads
+    )
+
+
 @dataclass(frozen=True)
 class Watched:
-    """A study of the preset `chaos` that has ended, and what was seen while it worked."""
+    """A study that has ended, and what was seen while it worked."""
 
     study: Study
+    images: Path
+    """Its data."""
     seconds: float
     """That it took."""
     series: dict[str, int]
@@ -38,7 +80,8 @@ class Watched:
 
 def watch(folder: Path) -> Watched:
     """Run the study to its end, in an empty folder, and ask while it works."""
-    study = Study(folder, "undisturbed", options=["--dashboard"])
+    images = write_shapes(folder / "shapes")
+    study = whole_study(folder, "undisturbed", images, "--dashboard")
     series = dict.fromkeys(QUERIES, 0)
     asked: dict[str, int] = {}
     started = time.monotonic()
@@ -56,7 +99,7 @@ def watch(folder: Path) -> Watched:
             if process.is_running():
                 process.kill()
             process.wait()
-    return Watched(study, time.monotonic() - started, series, asked)
+    return Watched(study, images, time.monotonic() - started, series, asked)
 
 
 @contextmanager
