@@ -42,7 +42,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With several workers: one makes the watched study, at once, and has all its readers; of the others a file each."""
+    """With several workers, one makes the watched study first and has all its readers. The others get files."""
     if not config.getoption("numprocesses", None):
         return
     readers = {item: "watched" in getattr(item, "fixturenames", ()) for item in items}
