@@ -1,4 +1,4 @@
-"""The main job: teacher -> plain students -> distillation search -> finalists -> variant grid -> front -> report.
+"""The main job: teacher -> plain students -> distillation search -> finalists -> variant grid -> race -> report.
 
     python sweeps/distill_search.py                                # CIFAR-10, as large as the machine allows
     python sweeps/distill_search.py --preset quick                 # handwritten digits, a few minutes
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from analysis.frames import Run, load_run
 from analysis.report import Candidate, write_report
 from cifar_tune import cli
 from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, TEACHER_ARM, Arm
@@ -50,11 +51,9 @@ from sweeps.steps.job import (
     write_tables,
 )
 from sweeps.steps.plan import disk_bytes, plan, print_plan
+from sweeps.steps.race import decide
 from sweeps.steps.ship import ship
 from sweeps.teacher_search import search_teacher
-
-CONFIRMATIONS = 3
-"""Fresh runs of candidate and baseline after the choice (R16)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,13 +82,15 @@ def run(config: StudyConfig) -> str:
         targets = finalists.targets
         measure_grid(work, targets, also_read=[as_target(work, t) for t in ranked(finalists.trials)])
         finals = with_test_accuracy(work, finalists.trials)
-        write_tables(work, finals, finalists.ids)
-        result = write_report(work.run)
-        confirm(work, targets, result.candidate)
+
+        def tables() -> Run:
+            write_tables(work, finals, finalists.ids)
+            return load_run(work.run)
+
+        result = decide(work, targets, tables)
         if result.candidate is not None:
             ship(work, prepared, targets, find_row(work, result.candidate), result.text)
-        write_tables(work, finals, finalists.ids)
-        result = write_report(work.run)
+            result = write_report(work.run)  # with what the check of the candidate found
         forget_builds(work.run)
         work.view.say(result.text)
     return shown(work, result.path)
@@ -290,22 +291,6 @@ def find_row(work: Job, candidate: Candidate) -> LatencyRecord:
     """The grid's row of the candidate."""
     wanted = (candidate.trial_id, candidate.variant, "grid")
     return next(r for r in work.ledger.read(LatencyRecord) if (r.trial_id, r.variant, r.stage) == wanted)
-
-
-def confirm(work: Job, targets: Sequence[Target], candidate: Candidate | None) -> None:
-    """R16: candidate and baseline once more, three fresh runs each. The baseline is FP32 eager of the teacher."""
-    if candidate is None:
-        return
-    row = find_row(work, candidate)
-    chosen = row.measured_variant
-    target = next(s for s in targets if s.trial_id == row.trial_id)
-    baseline = next(s for s in targets if s.arm == TEACHER_ARM)
-    cells = [
-        MeasurementCell(target=s, variant=v, stage="confirm", block=block)
-        for block in range(1, CONFIRMATIONS + 1)
-        for s, v in {(target, chosen), (baseline, REFERENCE)}
-    ]
-    measure_cells(work, cells, "confirm")
 
 
 def main(argv: Sequence[str], prog: str = "distill_search.py") -> None:

@@ -16,8 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from analysis.frames import find_run
-from analysis.report import write_report
+from analysis.frames import Run, find_run, load_run
 from cifar_tune import cli
 from cifar_tune.config import DataConfig, check
 from cifar_tune.data.datasets import ImageData, load, normalised, random_images
@@ -35,6 +34,7 @@ from sweeps.steps.checks import Prepared, check_runtimes, prepare
 from sweeps.steps.folder import bucket_of, check_same_study, read_study, run_folder
 from sweeps.steps.grid import forget_builds, measure_grid
 from sweeps.steps.job import as_target, brought_teacher, chosen_finalists, job, shown, write_tables
+from sweeps.steps.race import decide
 
 GIVEN_ARM = "given"
 CLASSES = 10
@@ -98,8 +98,12 @@ def run(config: GridConfig) -> str:
         finals = work.ledger.read(TrialRecord)
         finalists = [*targets, *(as_target(work, t) for t in finals)]
         measure_grid(work, finalists)
-        write_tables(work, finals, {s.trial_id for s in finalists})
-        report = write_report(work.run)
+
+        def tables() -> Run:
+            write_tables(work, finals, {s.trial_id for s in finalists})
+            return load_run(work.run)
+
+        report = decide(work, finalists, tables)
         forget_builds(work.run)
         work.view.say(report.text)
     return shown(work, report.path)

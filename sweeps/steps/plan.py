@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from cifar_tune.blocks import LOOKS
 from cifar_tune.config import DISTILL_ARM, GRID, PLAIN_ARM, TEACHER_ARM, Arm, grid_variants
 from cifar_tune.device import usable_cpus
 from cifar_tune.models.pruning import pruned_name
@@ -166,7 +167,24 @@ def grid_steps(prepared: Prepared, rates: Mapping[str, float], cores: int) -> li
             work=f"{rows} rows, one at a time: {axes}" + (f" and {more} of other runtimes" if more else ""),
             seconds=rows * _row_seconds(study),
         ),
-        PlannedStep(name="confirm", work="6 fresh runs of candidate and baseline", seconds=6 * _row_seconds(study)),
+        *race_steps(study),
+    ]
+
+
+def race_steps(study: StudyConfig) -> list[PlannedStep]:
+    """The race of the finalists, and what confirms its winner; few races last as long as they may."""
+    most, blocks = study.race.contenders, study.race.confirm_blocks
+    return [
+        PlannedStep(
+            name="race",
+            work=f"{LOOKS[0]} to {LOOKS[-1]} blocks of fresh processes, at most {most} finalists in turns",
+            seconds=min(study.race.time_limit, LOOKS[0] * most * SECONDS_A_LOAD) + SECONDS_A_FIT,
+        ),
+        PlannedStep(
+            name="confirm",
+            work=f"{blocks} blocks of candidate and baseline",
+            seconds=2 * blocks * SECONDS_A_LOAD + SECONDS_A_FIT,
+        ),
     ]
 
 
