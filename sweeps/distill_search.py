@@ -19,7 +19,7 @@ from typing import Any, cast
 from analysis.frames import Run, load_run
 from analysis.report import Candidate, write_report
 from cifar_tune import cli
-from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, TEACHER_ARM, Arm
+from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, Arm
 from cifar_tune.errors import StudyFailedError
 from cifar_tune.measuring.target import MeasurementCell, Target
 from cifar_tune.models.pruning import pruned_name

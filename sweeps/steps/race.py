@@ -1,6 +1,6 @@
 """From the grid to the candidate: its finalists race, one is chosen, and new processes confirm it (R16).
 
-What is measured here is measured in blocks (`cifar_tune.measuring.race`): a trial of Tune is a block. A resumed run goes
+A trial of Tune is a block of fresh processes (`cifar_tune.measuring.race`). A resumed run goes
 on after the last one that is whole.
 """
 
@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from analysis.race import baseline_row, contenders, needs_second_choice, race_is_over
+
 from analysis.choose import choose
 from analysis.frames import Row, Run, rows, variant_of
-from analysis.race import baseline_row, contenders, needs_second_choice, race_is_over
 from analysis.report import Report, write_report
 from analysis.rivals import rivals_of
 from cifar_tune.blocks import LOOKS
