@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from analysis.frames import Run, load_run
 from analysis.report import Candidate, write_report
 from cifar_tune import cli
 from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, Arm
@@ -82,12 +81,9 @@ def run(config: StudyConfig) -> str:
         targets = finalists.targets
         measure_grid(work, targets, also_read=[as_target(work, t) for t in ranked(finalists.trials)])
         finals = with_test_accuracy(work, finalists.trials)
-
-        def tables() -> Run:
-            write_tables(work, finals, finalists.ids)
-            return load_run(work.run)
-
-        result = decide(work, targets, tables)
+        decide(work, targets)
+        write_tables(work, finals, finalists.ids)
+        result = write_report(work.run)
         if result.candidate is not None:
             ship(work, prepared, targets, find_row(work, result.candidate), result.text)
             result = write_report(work.run)  # with what the check of the candidate found

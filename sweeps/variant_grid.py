@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from analysis.frames import Run, find_run, load_run
+from analysis.frames import find_run
+from analysis.report import write_report
 from cifar_tune import cli
 from cifar_tune.config import DataConfig, check
 from cifar_tune.data.datasets import ImageData, load, normalised, random_images
@@ -98,12 +99,9 @@ def run(config: GridConfig) -> str:
         finals = work.ledger.read(TrialRecord)
         finalists = [*targets, *(as_target(work, t) for t in finals)]
         measure_grid(work, finalists)
-
-        def tables() -> Run:
-            write_tables(work, finals, {s.trial_id for s in finalists})
-            return load_run(work.run)
-
-        report = decide(work, finalists, tables)
+        decide(work, finalists)
+        write_tables(work, finals, {s.trial_id for s in finalists})
+        report = write_report(work.run)
         forget_builds(work.run)
         work.view.say(report.text)
     return shown(work, report.path)

@@ -60,6 +60,7 @@ class Job(RunContext):
     """Channels, height, width."""
     labelled: bool
     """Whether the images have labels; else there is no accuracy."""
+    test_images: int
     data: ray.ObjectRef
     search_data: ray.ObjectRef
     """What the students' search trains on: all of the data, or its subset."""
@@ -103,6 +104,7 @@ def job(prepared: Prepared, *, measures: bool = True) -> Iterator[Job]:
             classes=len(prepared.data.classes),
             input_shape=prepared.input_shape,
             labelled=prepared.labelled,
+            test_images=len(prepared.data.test_images),
             data=data,
             pretrained={name: _kept(run, name, model) for name, model in prepared.pretrained.items()},
             search_data=data if prepared.search_data is None else ray.put(prepared.search_data),

@@ -7,17 +7,19 @@ on after the last one that is whole.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from analysis.race import baseline_row, contenders, needs_second_choice, race_is_over
+import pandas as pd
+from analysis.field import contenders, needs_second_choice, race_is_over
+from analysis.race import frame_of
+from cifar_tune.measuring.race import rounds_from
 
 from analysis.choose import choose
-from analysis.frames import Row, Run, rows, variant_of
-from analysis.report import Report, write_report
+from analysis.frames import Row, rows, variant_of
 from analysis.rivals import rivals_of
 from cifar_tune.blocks import LOOKS
 from cifar_tune.measuring.measurement import latency_skeleton
-from cifar_tune.measuring.target import Cell, MeasurementCell, RaceCell, Target
+from cifar_tune.measuring.target import Cell, MeasurementCell, RaceCell, RaceStage, Target
 from cifar_tune.records import LatencyRecord
 from cifar_tune.runs.ledger import latency_key
 from cifar_tune.tuning.metrics import row_measured
@@ -33,49 +35,55 @@ CHOICES = 2
 ATTEMPTS = 2
 """Times that a block is taken in which the baseline failed, or the machine slept."""
 
-Tables = Callable[[], Run]
-"""Writes the run's tables from its ledger, and reads them."""
 
-
-def decide(work: Job, targets: Sequence[Target], tables: Tables) -> Report:
-    """Race, choose, confirm; the report that says what came of it."""
-    race(work, targets, tables)
+def decide(work: Job, targets: Sequence[Target]) -> None:
+    """Race the finalists of the grid, choose one, and confirm it."""
+    race(work, targets)
     for number in range(CHOICES):
-        run = tables()
-        chosen = choose(rivals_of(run.latency, run.test_images), run.min_accuracy, run.latency_budget_ms)
-        if chosen.index is None:
-            break
-        confirm(work, targets, run, chosen.index, number)
-        if not needs_second_choice(tables()):
-            break
-    tables()
-    return write_report(work.run)
-
-
-def race(work: Job, targets: Sequence[Target], tables: Tables) -> None:
-    """Blocks of fresh processes, until one finalist is the fastest beyond doubt or the time is up."""
-    run = tables()
-    field = contenders(run, work.study.race.contenders)
-    if field.cut:
-        work.view.say(field.cut)
-    raced = [_cell(row, targets) for row in field.rows]
-    for look in LOOKS if len(raced) > 1 else ():
-        run_blocks(work, "race", raced, range(1, look + 1))
-        if race_is_over(tables(), look) or _seconds_raced(work) >= work.study.race.time_limit:
+        if not confirm(work, targets, number) or not needs_second_choice(*_asked(work, targets)):
             return
 
 
-def confirm(work: Job, targets: Sequence[Target], run: Run, index: int, number: int) -> None:
-    """Candidate and baseline in blocks of new processes, beside each other.
+def race(work: Job, targets: Sequence[Target]) -> None:
+    """Blocks of fresh processes, until one finalist is the fastest beyond doubt or the time is up."""
+    asked = _asked(work, targets)
+    field = contenders(*asked, work.study.race.contenders)
+    work.view.say(field.text)
+    cells = _cells(asked[0], field.rows, targets)
+    for look in LOOKS if len(cells) > 1 else ():
+        run_blocks(work, "race", cells, range(1, look + 1))
+        if race_is_over(*_asked(work, targets)) or _seconds_raced(work) >= work.study.race.time_limit:
+            return
+
+
+def confirm(work: Job, targets: Sequence[Target], number: int) -> bool:
+    """Candidate and baseline in blocks of new processes, beside each other; False where there is no candidate.
 
     Args:
-        index: of the candidate's row in the latency table.
         number: of the choice, counted from 0: each has blocks of its own.
     """
+    latency, images, *question = _asked(work, targets)
+    rivals = rivals_of(latency, images)
+    chosen = choose(rivals, *question).index
+    if chosen is None or rivals.baseline is None:
+        return False
     blocks = work.study.race.confirm_blocks
-    (candidate,) = rows(run.latency.loc[[index]])
-    cells = dict.fromkeys(_cell(row, targets) for row in (baseline_row(run), candidate))
-    run_blocks(work, "confirm", list(cells), range(number * blocks + 1, (number + 1) * blocks + 1))
+    cells = _cells(latency, [rivals.baseline["index"], chosen], targets)
+    run_blocks(work, "confirm", cells, range(number * blocks + 1, (number + 1) * blocks + 1))
+    return True
+
+
+def _asked(work: Job, targets: Sequence[Target]) -> tuple[pd.DataFrame, int, float, float | None]:
+    """The rows of these targets so far, how many images they answered, and the constraints."""
+    ids = {target.trial_id for target in targets}
+    measured = [row for row in work.ledger.read(LatencyRecord) if row.trial_id in ids]
+    study = work.study
+    return frame_of(measured), work.test_images, study.min_accuracy, study.latency_budget_ms
+
+
+def _cells(latency: pd.DataFrame, indices: Sequence[int], targets: Sequence[Target]) -> list[Cell]:
+    """The cells of these rows, each once."""
+    return list(dict.fromkeys(_cell(row, targets) for row in rows(latency.loc[list(indices)])))
 
 
 def _cell(row: Row, targets: Sequence[Target]) -> Cell:
@@ -83,11 +91,10 @@ def _cell(row: Row, targets: Sequence[Target]) -> Cell:
     return Cell(target=target, variant=variant_of(row))
 
 
-def run_blocks(work: Job, stage: str, cells: Sequence[Cell], blocks: Sequence[int]) -> None:
+def run_blocks(work: Job, stage: RaceStage, cells: Sequence[Cell], blocks: Sequence[int]) -> None:
     """The blocks that the ledger does not hold; every contender of each ends as a row.
 
     Args:
-        stage: race or confirm.
         cells: the contenders, the baseline first.
     """
     prepared = Preparations(work)
@@ -105,12 +112,10 @@ def run_blocks(work: Job, stage: str, cells: Sequence[Cell], blocks: Sequence[in
 
     step = CellStep(title=stage, trainable=race_block, bundle=exclusive_bundle(work.info, work.device))
     for attempt in range(ATTEMPTS):
-        due = [cell for cell in _blocks(stage, cells, blocks) if _is_due(work, cell, again=attempt > 0)]
+        rounds = rounds_from([row for row in work.ledger.read(LatencyRecord) if row.stage == "race"])
+        wanted = [RaceCell(stage=stage, block=n, contenders=tuple(cells), rounds=rounds) for n in blocks]
+        due = [cell for cell in wanted if _is_due(work, cell, again=attempt > 0)]
         run_cells(work, step, RaceTask(cells=tuple(due), settings=grid_settings(work), data=work.data), keep)
-
-
-def _blocks(stage: str, cells: Sequence[Cell], blocks: Sequence[int]) -> list[RaceCell]:
-    return [RaceCell(stage=stage, block=block, contenders=tuple(cells)) for block in blocks]
 
 
 def _is_due(work: Job, cell: RaceCell, *, again: bool) -> bool:
