@@ -22,7 +22,7 @@ PRIOR = 0.15
 0.10), since a single process may be in a fast or a slow state."""
 LEAST_SPREAD = 0.001
 """No row's processes count as more alike than this: a clock's ticks, or chance."""
-LEAST_ROWS = 5
+LEAST_ROWS = 20
 """Rows from which their variances tell how much variances differ."""
 
 
@@ -35,7 +35,8 @@ class Level:
     """Standard error of the mean, for what differs from process to process."""
     degrees: float
     """Degrees of freedom behind the error; infinite where it is the prior."""
-    processes: int
+    processes: float
+    """Variance between processes over that of the mean; of a row the number of its processes."""
 
     def interval(self, share: float = 0.95) -> tuple[float, float]:
         """Two-sided t-interval, no longer as a logarithm."""
@@ -59,6 +60,17 @@ def level(logs: ArrayLike, *, fresh: bool, within: float = 0.0) -> Level:
     return Level(mean=mean, error=spread / math.sqrt(count), degrees=count - 1, processes=count)
 
 
+def change(before: Level, after: Level) -> Level:
+    """By how much `after` is above `before`, as a logarithm: two rows whose processes differ by as much."""
+    mean, weight = after.mean - before.mean, 1 / (1 / before.processes + 1 / after.processes)
+    if math.isinf(before.degrees) or math.isinf(after.degrees):
+        error = math.hypot(before.error, after.error)
+        return Level(mean=mean, error=error, degrees=math.inf, processes=weight)
+    degrees = before.degrees + after.degrees
+    variance = sum(of.degrees * of.error**2 * of.processes for of in (before, after)) / degrees
+    return Level(mean=mean, error=math.sqrt(variance / weight), degrees=degrees, processes=weight)
+
+
 def moderated(levels: Sequence[Level]) -> list[Level]:
     """The same levels, each error drawn towards that of all rows, with the degrees of freedom that this gives.
 
@@ -67,7 +79,7 @@ def moderated(levels: Sequence[Level]) -> list[Level]:
     Statistical Applications in Genetics and Molecular Biology 3, 2004). Rows of one process keep the prior. Fewer than
     LEAST_ROWS rows keep their own errors.
     """
-    measured = [found for found in levels if found.processes > 1]
+    measured = [found for found in levels if not math.isinf(found.degrees)]
     if len(measured) < LEAST_ROWS:
         return list(levels)
     variances = np.array([found.error**2 * found.processes for found in measured])
@@ -75,7 +87,7 @@ def moderated(levels: Sequence[Level]) -> list[Level]:
     prior, weight = _prior_variance(variances, degrees)
 
     def drawn(found: Level) -> Level:
-        if found.processes == 1:
+        if math.isinf(found.degrees):
             return found
         own = found.error**2 * found.processes
         shared = prior if math.isinf(weight) else (weight * prior + found.degrees * own) / (weight + found.degrees)
