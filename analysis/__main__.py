@@ -71,6 +71,8 @@ def _add_compare_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--threshold", type=float, metavar="SHARE", help=text)
     text = "count a slower FP32 eager as well; use it where both runs had the same machine to themselves"
     command.add_argument("--absolute", action="store_true", help=text)
+    text = "fresh figures of RUN_B: a row is a regression only where these say so, too"
+    command.add_argument("--again", metavar="RUN_C", help=text)
 
 
 def _add_cost_options(command: argparse.ArgumentParser) -> None:
@@ -125,7 +127,9 @@ def _compare(options: argparse.Namespace) -> int:
     threshold = LATENCY_THRESHOLD if options.threshold is None else options.threshold
     if not 0 <= threshold < 1:
         raise ValueError(f"threshold is {threshold}; allowed is 0 or more, below 1")
-    found = compare(load_run(options.first), load_run(options.second), threshold, absolute=options.absolute)
+    again = None if options.again is None else load_run(options.again)
+    runs = load_run(options.first), load_run(options.second)
+    found = compare(*runs, threshold, absolute=options.absolute, again=again)
     print(found.text)
     return 1 if found.regressions else 0
 

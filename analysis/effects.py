@@ -1,26 +1,26 @@
 """Factor effects: what precision, compilation and layout each do to the latency of a model, and to each other.
 
-A linear model of log-latency over the grid, with all interactions. An observation is one repeat of one variant: the
+A linear model of log-latency over the grid, with all interactions. An observation is one process of one variant: the
 logarithm of its median in paired rounds over FP32 eager, so that the machine's drift cancels. Factors are coded -1/2
 and +1/2: a main effect is the average over the settings of the others, an interaction is how much one changes another.
+Intervals rest on what processes of one row differ by. Repeats in one process are no replication: rows of one process
+take the prior for it (`between.PRIOR`).
 """
-
-# pandas' and statsmodels' own annotations leave these unknown:
-# pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from analysis.decide import is_measured
 from analysis.frames import Row, variant_of
+from analysis.uncertain import Floats, row_level
+from cifar_tune.between import Level
 from cifar_tune.config import grid_variants
-from cifar_tune.rounds import round_ratios
 
 FACTORS = ("fp16", "compile", "channels_last")
 
@@ -63,40 +63,48 @@ def factor_effects(grid: list[Row]) -> list[Effect]:
 
 
 def _fit(model: str, arm: str, measured: list[Row]) -> list[Effect]:
-    from statsmodels.formula.api import ols  # two seconds of import that only this needs
+    """Contrasts of the rows' levels: the grid is balanced, so each term's is its own least-squares estimate."""
+    levels = [row_level(row) for row in measured]
+    errors = _shared_error(levels)
+    codes = {factor: np.array([_code(row, factor) for row in measured]) for factor in FACTORS}
+    effects: list[Effect] = []
+    for count in range(1, len(FACTORS) + 1):
+        for factors in itertools.combinations(FACTORS, count):
+            code = math.prod((codes[factor] for factor in factors), start=np.ones(len(measured)))
+            weights = code / (code**2).sum()
+            found = Level(
+                mean=float(weights @ np.array([known.mean for known in levels])),
+                error=float(np.sqrt((weights**2) @ errors.variances)),
+                degrees=errors.degrees,
+                processes=0,
+            )
+            low, high = found.interval()
+            term = " x ".join(factors)
+            change = math.expm1(found.mean)
+            effects.append(Effect(model=model, arm=arm, term=term, change=change, low=low - 1, high=high - 1))
+    return effects
 
-    observations = pd.DataFrame([o for row in measured for o in _observations(row)])
-    fitted: Any = ols(f"log_latency ~ {' * '.join(FACTORS)}", observations).fit()
-    intervals = fitted.conf_int()
-    effects = [
-        Effect(
-            model=model,
-            arm=arm,
-            term=term.replace(":", " x "),
-            change=math.expm1(fitted.params[term]),
-            low=math.expm1(intervals.loc[term, 0]),
-            high=math.expm1(intervals.loc[term, 1]),
-        )
-        for term in fitted.params.index
-        if term != "Intercept"
-    ]
-    return sorted(effects, key=lambda e: e.term.count(" x "))
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Errors:
+    variances: Floats
+    """Of each row's level, (rows,)."""
+    degrees: float
 
 
-def _observations(row: Row) -> list[dict[str, float]]:
-    """One for each repeat: the logarithm of its latency, and the levels of the factors."""
-    levels = {
-        "fp16": (row["precision"] == "fp16") - 0.5,
-        "compile": (row["compile"] != "none") - 0.5,
-        "channels_last": bool(row["channels_last"]) - 0.5,
+def _shared_error(levels: Sequence[Level]) -> _Errors:
+    """The variance between processes, pooled over the rows; the prior's where a row has but one process."""
+    if any(known.processes == 1 for known in levels):
+        return _Errors(variances=np.array([known.error**2 for known in levels]), degrees=math.inf)
+    degrees = sum(known.degrees for known in levels)
+    pooled = sum(known.degrees * known.error**2 * known.processes for known in levels) / degrees
+    return _Errors(variances=np.array([pooled / known.processes for known in levels]), degrees=degrees)
+
+
+def _code(row: Row, factor: str) -> float:
+    on = {
+        "fp16": row["precision"] == "fp16",
+        "compile": row["compile"] != "none",
+        "channels_last": bool(row["channels_last"]),
     }
-    return [{**levels, "log_latency": value} for value in _log_latencies(row)]
-
-
-def _log_latencies(row: Row) -> list[float]:
-    samples, reference = row["samples_ms"], row["reference_ms"]
-    if reference is None or row["round_calls"] is None:
-        return [float(np.log(np.median(repeat))) for repeat in samples]
-
-    ratios = [round_ratios(s, r, int(row["round_calls"])) for s, r in zip(samples, reference, strict=True)]
-    return [float(np.median(np.log(repeat))) for repeat in ratios]
+    return on[factor] - 0.5

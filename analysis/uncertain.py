@@ -1,8 +1,8 @@
-"""Latency rows -> bootstrap draws of both axes: what a front, a tie or a hypervolume rests on.
+"""Latency rows -> draws of both axes: what a front, a tie or a hypervolume rests on.
 
 Rows are measured minutes apart on a machine that drifts. What a row says is its ratio to FP32 eager of the same model,
 taken in paired rounds; times the latency that FP32 eager had over the whole grid it is a latency again (`paired_ms`),
-free of the drift between rows.
+free of the drift between rows. What differs from process to process is left in it: see `row_levels`.
 
 Variants of the same weights differ in a few answers of thousands. Where a paired comparison does not tell a variant's
 accuracy from that of FP32 eager, it counts as the same (`paired_correct`): else half of the slower variants would stand
@@ -11,6 +11,8 @@ on the front for being right on one image more.
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from analysis.frames import Row, variant_of
 from analysis.paired import paired_difference, unpack_correct
 from analysis.pareto import hypervolumes, on_front, resampled_accuracy, resampled_medians
+from cifar_tune.between import PRIOR, Level, level, moderated
 from cifar_tune.config import REFERENCE
 from cifar_tune.rounds import round_ratios
 
@@ -57,9 +60,39 @@ def paired_correct(row: Row, grid: list[Row], images: int) -> bytes:
     return eager["correct"] if difference.low <= 0 <= difference.high else row["correct"]
 
 
+def row_levels(rows: list[Row]) -> list[Level]:
+    """Of each row the logarithm of its ratio to FP32 eager in paired rounds, and how well that is known.
+
+    Without paired rounds it is the logarithm of its milliseconds. Processes are the unit: a row's error is what they
+    differ by, drawn towards that of the other rows (`between.moderated`).
+
+    Args:
+        rows: measured rows of one run. One whose raw samples a published table lacks takes the prior.
+    """
+    return moderated([row_level(row) for row in rows])
+
+
+def row_level(row: Row) -> Level:
+    """The same of a row by itself."""
+    fresh = bool(json.loads(row["protocol"]).get("fresh_processes", True))
+    if row["samples_ms"] is not None:
+        return level(process_logs(row), fresh=fresh)
+    middle = -math.log(row["speedup"]) if row["speedup"] else math.log(row["p50_ms"])
+    return Level(mean=middle, error=PRIOR, degrees=math.inf, processes=1)
+
+
+def process_logs(row: Row) -> list[float]:
+    """The logarithm of each repeat's ratio, or of its milliseconds where it has no paired rounds."""
+    samples, reference = _lists(row["samples_ms"]), _lists(row["reference_ms"])
+    if not row["speedup"] or not row["round_calls"] or len(samples) != len(reference):
+        return [float(np.log(np.median(repeat))) for repeat in samples]
+    rounds = [round_ratios(s, r, int(row["round_calls"])) for s, r in zip(samples, reference, strict=True)]
+    return [float(np.log(np.median(repeat))) for repeat in rounds]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draws:
-    """Bootstrap draws of rows that compete: (draws, rows) each."""
+    """Draws of rows that compete: (draws, rows) each."""
 
     latency_ms: Floats
     accuracy: Floats
@@ -96,10 +129,10 @@ class Draws:
 
 
 def draw(rivals: list[Row], grid: list[Row], images: int, draws: int = DRAWS, seed: int = 0) -> Draws:
-    """Bootstrap the rows that compete.
+    """Draw the rows that compete, as another measurement of the same weights might have found them.
 
-    Test images are drawn once for all rows, repeats and paired rounds for each, and the level of FP32 eager once for
-    all rows of a model: what rows have in common cancels where they are compared.
+    Test images are drawn once for all rows, and the level of FP32 eager once for all rows of a model: what rows have in
+    common cancels where they are compared. A row's processes are its own.
 
     Args:
         grid: the rows of the grid, from whose references the levels come.
@@ -112,16 +145,19 @@ def draw(rivals: list[Row], grid: list[Row], images: int, draws: int = DRAWS, se
     accuracy = resampled_accuracy(correct, rng, draws)
     levels = reference_levels(grid)
     drawn = {model: resampled_medians([[level] for level in levels[model]], rng, draws) for model in sorted(levels)}
-    latency = [_latency(row, drawn.get(row["model"]), rng, draws) for row in rivals]
+    latency = [
+        _latency(row, known, drawn.get(row["model"]), rng, draws)
+        for row, known in zip(rivals, row_levels(rivals), strict=True)
+    ]
     return Draws(latency_ms=np.stack(latency, axis=1), accuracy=accuracy)
 
 
-def _latency(row: Row, level: Floats | None, rng: np.random.Generator, draws: int) -> Floats:
-    samples, reference = _lists(row["samples_ms"]), _lists(row["reference_ms"])
-    if level is None or not row["speedup"] or not row["round_calls"] or len(samples) != len(reference):
-        return resampled_medians(samples, rng, draws)
-    rounds = [round_ratios(s, r, int(row["round_calls"])) for s, r in zip(samples, reference, strict=True)]
-    return level * resampled_medians(rounds, rng, draws)
+def _latency(row: Row, known: Level, reference: Floats | None, rng: np.random.Generator, draws: int) -> Floats:
+    """Milliseconds of a row in each draw: what its processes leave open is drawn from a t-distribution."""
+    open_ = rng.standard_normal(draws) if math.isinf(known.degrees) else rng.standard_t(known.degrees, draws)
+    paired = reference is not None and row["speedup"]
+    middle = reference / row["speedup"] if paired else row["p50_ms"]
+    return middle * np.exp(known.error * open_)
 
 
 def _lists(repeats: Any) -> list[Any]:

@@ -82,6 +82,21 @@ class Target:
         return met
 
 
+def exact(found: int, of: int) -> tuple[float, float]:
+    """Exact 95 % interval of a share (Clopper and Pearson, Biometrika 26, 1934)."""
+    from scipy.special import betaincinv
+
+    low = float(betaincinv(found, of - found + 1, 0.025)) if found else 0.0
+    high = float(betaincinv(found + 1, of - found, 0.975)) if found < of else 1.0
+    return low, high
+
+
+def share(held: Sequence[bool]) -> str:
+    """Of what holds, with its exact interval."""
+    low, high = exact(sum(held), len(held))
+    return f"{np.mean(held):.3f} ({low:.3f} to {high:.3f})"
+
+
 def parser(description: str | None) -> argparse.ArgumentParser:
     """Of a benchmark's own docstring, whose lines stay as they are."""
     return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)

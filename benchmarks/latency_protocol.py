@@ -31,9 +31,10 @@ from torch.utils.benchmark import Timer
 
 from cifar_tune.config import LatencyConfig
 from cifar_tune.device import usable_cpus
-from cifar_tune.measuring.latency import Timed, measure, median_interval, paired_speedup
+from cifar_tune.measuring.latency import Timed, measure, median_interval
 from cifar_tune.measuring.measurement import event_ms
 from cifar_tune.models.registry import build_model
+from cifar_tune.rounds import round_ratios
 from cifar_tune.runtimes.base import wait_for
 
 TIMER = Target("at most", 0.03, ".0%")
@@ -141,8 +142,8 @@ def speedup(
     rng = np.random.default_rng(seed)
     config = protocol(samples, repeats=3)
     taken = measure(as_timed(variant), as_timed(call), config, rng, repeats=3)
-    variant_ms, reference_ms = [r.samples_ms for r in taken], [r.reference_ms for r in taken]
-    return paired_speedup(variant_ms, reference_ms, config.round_calls, rng)
+    ratios = np.concatenate([1 / round_ratios(r.samples_ms, r.reference_ms, config.round_calls) for r in taken])
+    return float(np.median(ratios)), *median_interval(ratios)
 
 
 def as_timed(call: Callable[[object], object]) -> Timed:

@@ -174,7 +174,8 @@ class LatencyRecord:
     mean_ms: float | None = None
     p50_ms: float | None = None
     p50_low_ms: float | None = None
-    """Lower end of the 95 % confidence interval of the median."""
+    """Lower end of the 95 % confidence interval of the median that fresh processes give: a t-interval over the row's
+    processes. Of one process it is wide: processes count as 15 % apart then."""
     p50_high_ms: float | None = None
     """Upper end of that interval."""
     ratio: float | None = None
@@ -199,11 +200,12 @@ class LatencyRecord:
     p95_ms: float | None = None
     """None where the samples cannot bound it: fewer than 130."""
     p95_bound_ms: float | None = None
-    """Upper bound of p95 with 99 % confidence, an order statistic."""
+    """Upper bound of p95 with 99 % confidence, by resampling processes, then calls. Where a row has few processes it
+    covers those that are like them."""
     p99_ms: float | None = None
     """None where the samples cannot bound it: fewer than 662."""
     p99_bound_ms: float | None = None
-    """Upper bound of p99 with 99 % confidence, an order statistic."""
+    """The same of p99."""
     std_ms: float | None = None
     spread: float | None = None
     """Run-to-run spread: (largest - smallest) / smallest median of the repeats."""
@@ -234,7 +236,7 @@ class LatencyRecord:
     speedup: float | None = None
     """Median over the paired rounds of FP32 eager of the same weights divided by this variant."""
     speedup_low: float | None = None
-    """Lower end of its 95 % bootstrap interval."""
+    """Lower end of its 95 % confidence interval, over processes as that of the median."""
     speedup_high: float | None = None
     """Upper end of that interval."""
     contended: bool | None = None

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from cifar_tune.between import PRIOR, Level, level, t_quantile
 from cifar_tune.config import MIN_SAMPLES, PATIENCE, LatencyConfig
 from cifar_tune.rounds import Floats, round_medians
 
@@ -28,7 +30,9 @@ UNTIMED_CALLS = 2
 """Calls before the timed ones of a round: the other callable's data and threads are still in the way."""
 CONFIDENCE = 0.99
 """Confidence of the order-statistic bound on a percentile (MLPerf LoadGen)."""
-BOOTSTRAP_DRAWS = 1000
+PERCENTILES = (95, 99)
+BOUND_DRAWS = 400
+"""Bootstrap draws of the bounds on the percentiles."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -241,8 +245,8 @@ def _enough(samples: Sequence[float], config: LatencyConfig) -> bool:
     return (high - low) / 2 <= config.median_interval * float(np.median(samples))
 
 
-def median_interval(samples: Sequence[float]) -> tuple[float, float]:
-    """95 % confidence interval of the median from order statistics; no distribution is assumed."""
+def median_interval(samples: ArrayLike) -> tuple[float, float]:
+    """95 % confidence interval, within one process, of the median from order statistics; no distribution is assumed."""
     ordered = np.sort(np.asarray(samples, dtype=np.float64))
     half = 0.5 * 1.96 * math.sqrt(len(ordered))
     low = max(0, math.floor(len(ordered) / 2 - half))
@@ -250,15 +254,14 @@ def median_interval(samples: Sequence[float]) -> tuple[float, float]:
     return float(ordered[low]), float(ordered[high])
 
 
-def percentile_bound(samples: Sequence[float], percentile: float) -> float | None:
+def percentile_bound(samples: ArrayLike, percentile: float) -> float | None:
     """Upper bound, with 99 % confidence, of a percentile: an order statistic; None where too few samples bound it.
 
     As in MLPerf LoadGen one sample at least must lie above the bound, so p90 needs 64 samples, p95 130, p99 662.
     """
-    beyond = _samples_beyond(len(samples), 1 - percentile / 100)
-    if beyond < 1:
-        return None
-    return float(np.sort(np.asarray(samples, dtype=np.float64))[len(samples) - 1 - beyond])
+    ordered = np.sort(np.asarray(samples, dtype=np.float64))
+    beyond = _samples_beyond(len(ordered), 1 - percentile / 100)
+    return None if beyond < 1 else float(ordered[len(ordered) - 1 - beyond])
 
 
 def _samples_beyond(count: int, share: float) -> int:
@@ -269,12 +272,20 @@ def _samples_beyond(count: int, share: float) -> int:
     return least if binom.cdf(least, count, share) <= 1 - CONFIDENCE else least - 1
 
 
-def statistics(samples_ms: Sequence[Sequence[float]]) -> dict[str, float | None]:
-    """Statistics of the pooled samples as fields of LatencyRecord; percentiles that are not bounded are None."""
+def statistics(samples_ms: Sequence[Sequence[float]], *, fresh: bool = True) -> dict[str, float | None]:
+    """Statistics of the samples as fields of LatencyRecord; percentiles that are not bounded are None.
+
+    Percentiles are those of the pooled samples. Their intervals are for what another process would give: see
+    `between.level` for the median's, `_tail_bounds` for the others'.
+
+    Args:
+        samples_ms: milliseconds, a list per repeat.
+        fresh: whether each repeat had a process of its own.
+    """
     pooled = np.concatenate([np.asarray(repeat, dtype=np.float64) for repeat in samples_ms])
-    medians = [float(np.median(repeat)) for repeat in samples_ms]
-    low, high = median_interval(pooled.tolist())
-    bounds = {p: percentile_bound(pooled.tolist(), p) for p in (95, 99)}
+    medians = np.array([np.median(repeat) for repeat in samples_ms])
+    low, high = _between(np.log(medians), pooled, fresh=fresh).interval()
+    bounds = _tail_bounds(samples_ms, fresh=fresh)
     tails = {p: None if bound is None else float(np.percentile(pooled, p)) for p, bound in bounds.items()}
     return {
         "mean_ms": float(pooled.mean()),
@@ -286,28 +297,64 @@ def statistics(samples_ms: Sequence[Sequence[float]]) -> dict[str, float | None]
         "p99_ms": tails[99],
         "p99_bound_ms": bounds[99],
         "std_ms": float(pooled.std(ddof=1)),
-        "spread": (max(medians) - min(medians)) / min(medians),
+        "spread": float((medians.max() - medians.min()) / medians.min()),
     }
+
+
+def _between(logs: Floats, pooled: Floats, *, fresh: bool) -> Level:
+    """The level over processes of a figure whose values within them are pooled here."""
+    low, high = median_interval(pooled)
+    return level(logs, fresh=fresh, within=math.log(high / low) / (2 * t_quantile(0.975, math.inf)))
+
+
+def _tail_bounds(samples_ms: Sequence[Sequence[float]], *, fresh: bool) -> dict[int, float | None]:
+    """Upper bounds, with 99 % confidence, of percentiles in another set of as many processes; None: too few samples.
+
+    A bootstrap that resamples the processes, then the calls within each. What was drawn of one process alone is moved
+    by the prior for how processes differ. Never below LoadGen's bound for the calls at hand. Three processes cannot
+    bound what a fourth would do: where they differ, the bound is about that of the slowest.
+    """
+    repeats = [np.asarray(repeat, dtype=np.float64) for repeat in samples_ms]
+    pooled = np.concatenate(repeats)
+    least = {percentile: percentile_bound(pooled, percentile) for percentile in PERCENTILES}
+    rng = np.random.default_rng(0)
+    processes = repeats if fresh else [pooled]
+    drawn = np.array(
+        [np.percentile(np.concatenate(list(_draw(processes, rng))), PERCENTILES) for _ in range(BOUND_DRAWS)]
+    )
+    if len(processes) == 1:
+        drawn *= np.exp(rng.normal(0, PRIOR, (BOUND_DRAWS, 1)))
+    upper = np.percentile(drawn, 100 * CONFIDENCE, axis=0)
+    return {
+        p: None if (at := least[p]) is None else max(at, float(up)) for p, up in zip(PERCENTILES, upper, strict=True)
+    }
+
+
+def _draw(repeats: Sequence[Floats], rng: np.random.Generator) -> Iterator[Floats]:
+    for i in rng.integers(len(repeats), size=len(repeats)):
+        yield repeats[i][rng.integers(len(repeats[i]), size=len(repeats[i]))]
 
 
 def paired_speedup(
     samples_ms: Sequence[Sequence[float]],
     reference_ms: Sequence[Sequence[float]],
     round_calls: int,
-    rng: np.random.Generator,
+    *,
+    fresh: bool = True,
 ) -> tuple[float, float, float]:
-    """Median over the rounds of (reference / variant), with its 95 % bootstrap interval.
+    """Median over the rounds of (reference / variant), with its 95 % interval.
 
-    A round's figure is the median of its calls. A draw resamples the repeats, then the rounds within each, so that
-    what differs from process to process widens the interval.
+    A round's figure is the median of its calls, a process's the median of its rounds. The interval is that of
+    `between.level` over the processes.
+
+    Args:
+        samples_ms: milliseconds, a list per repeat.
+        reference_ms: the same of the reference, in as many rounds.
+        round_calls: calls of the variant in a round.
+        fresh: whether each repeat had a process of its own.
     """
     medians = (round_medians(v, r, round_calls) for v, r in zip(samples_ms, reference_ms, strict=True))
     ratios = [reference / variant for variant, reference in medians]
-    draws = np.sort([np.median(np.concatenate(list(_draw(ratios, rng)))) for _ in range(BOOTSTRAP_DRAWS)])
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return float(np.median(np.concatenate(ratios))), float(low), float(high)
-
-
-def _draw(ratios: Sequence[Floats], rng: np.random.Generator) -> Iterator[Floats]:
-    for i in rng.integers(len(ratios), size=len(ratios)):
-        yield ratios[i][rng.integers(len(ratios[i]), size=len(ratios[i]))]
+    pooled = np.concatenate(ratios)
+    low, high = _between(np.log([np.median(repeat) for repeat in ratios]), pooled, fresh=fresh).interval()
+    return float(np.median(pooled)), low, high

@@ -145,7 +145,9 @@ def summary(skeleton: LatencyRecord, parts: Sequence[Measured], settings: GridSe
     """The row of one or more measured processes; of evidence the worst is kept."""
     repeats = [repeat for part in parts for repeat in part.repeats]
     samples, reference = [r.samples_ms for r in repeats], [r.reference_ms for r in repeats]
-    speedup, low, high = paired_speedup(samples, reference, settings.latency.round_calls, np.random.default_rng(0))
+    protocol = settings.latency
+    fresh = protocol.fresh_processes
+    speedup, low, high = paired_speedup(samples, reference, protocol.round_calls, fresh=fresh)
     worst: dict[str, Any] = {}
     for name in parts[0].evidence:
         seen = [part.evidence[name] for part in parts if part.evidence[name] is not None]
@@ -157,7 +159,7 @@ def summary(skeleton: LatencyRecord, parts: Sequence[Measured], settings: GridSe
         samples_ms=samples,
         reference_ms=reference,
         round_calls=settings.latency.round_calls,
-        **statistics(samples),
+        **statistics(samples, fresh=fresh),
         settled=all(r.settled for r in repeats),
         device_ms=parts[0].device_ms,
         load_seconds=float(np.median([part.load_seconds for part in parts])),

@@ -36,7 +36,7 @@ def latency(variant: Variant | None = None, *, p50: float = 2.0, right: int = 90
     variant = variant or Variant()
     speedup = changes.get("speedup", 2.0 / p50)
     reference = [[p50 * speedup] * 4] * 3
-    samples = [[p50 * f for f in (0.98, 1.0, 1.0, 1.02)] for _ in range(3)]
+    samples = [[p50 * process * f for f in (0.98, 1.0, 1.0, 1.02)] for process in (0.99, 1.0, 1.01)]
     measured = LatencyRecord(
         run="r", trial_id="t1", model=STUDENT, arm="plain", stage="grid", checkpoint_sha256="0", variant=variant.name,
         **dataclasses.asdict(variant), status="ok", test_accuracy=right / IMAGES, correct=bits(right), agreement=0.99,

@@ -30,7 +30,8 @@ QUERIES = [target["expr"].replace("$run", ".*") for panel in PANELS for target i
 
 
 OPTIONS = (
-    "--image-size", "8", "--batch-size", "2",  # small steps, so that trials last
+    "--train-images", "90", "--test-images", "30", "--image-size", "8",
+    "--batch-size", "2",  # small steps, so that trials last
     "--search-images", "60", "--teacher-epochs", "1", "--num-samples", "2", "--final-seeds", "2",
     "--min-accuracy", "0.01", "--runtimes", "onnxruntime", "--compiled-variants",
     "--latency-time-limit", "60",  # a machine busy with other work has the time to take all samples

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from cifar_tune.between import PRIOR, level
 from cifar_tune.config import LatencyConfig
 from cifar_tune.measuring.latency import (
     CONFIDENCE,
@@ -137,7 +138,7 @@ def test_variant_and_reference_have_as_many_rounds() -> None:
 
 def test_speedup_of_paired_rounds_survives_drift() -> None:
     repeat = paired(lambda i: 1.0 + i / 500, lambda i: 2.0 * (1.0 + i / 500))
-    speedup, low, high = paired_speedup([repeat.samples_ms], [repeat.reference_ms], 10, np.random.default_rng(0))
+    speedup, low, high = paired_speedup([repeat.samples_ms], [repeat.reference_ms], 10)
     assert speedup == pytest.approx(2.0, rel=0.01)
     assert low <= 2.0 <= high
 
@@ -239,6 +240,51 @@ def test_median_interval_holds_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     intervals = [median_interval(rng.exponential(size=240).tolist()) for _ in range(1000)]
     assert 0.93 < np.mean([low <= np.log(2) <= high for low, high in intervals]) < 0.985
+
+
+def processes(rng: np.random.Generator, count: int = 3, calls: int = 240, spread: float = 0.05) -> list[list[float]]:
+    """Calls of about 1 ms in so many processes, which differ by 5 %."""
+    speeds = np.exp(rng.normal(0, spread, (count, 1)))
+    return (speeds * np.exp(rng.normal(0, 0.02, (count, calls)))).tolist()
+
+
+def test_interval_of_p50_holds_what_other_processes_give() -> None:
+    rng = np.random.default_rng(0)
+    logs = rng.normal(0, 0.05, (2000, 3))
+    intervals = [level(row, fresh=True).interval() for row in logs]
+    assert 0.92 < np.mean([low <= 1 <= high for low, high in intervals]) < 0.98
+
+
+def test_statistics_take_the_interval_from_the_processes() -> None:
+    samples = processes(np.random.default_rng(0))
+    result = statistics(samples)
+    wanted = level(np.log(np.median(samples, axis=1)), fresh=True).interval()
+    assert (result["p50_low_ms"], result["p50_high_ms"]) == pytest.approx(wanted)
+
+
+def test_repeats_of_one_process_are_no_replication() -> None:
+    samples = processes(np.random.default_rng(0), spread=0.0)
+    apart, together = statistics(samples), statistics(samples, fresh=False)
+    assert (together["p50_high_ms"] or 0) / (together["p50_low_ms"] or 1) == pytest.approx(
+        math.exp(4 * PRIOR), rel=0.03
+    )
+    assert (apart["p50_high_ms"] or 0) / (apart["p50_low_ms"] or 1) < 1.03
+
+
+def test_interval_of_the_speedup_is_that_of_the_processes() -> None:
+    samples = processes(np.random.default_rng(0))
+    _, low, high = paired_speedup(samples, [[1.0] * 72] * 3, 10)
+    medians = statistics(samples)
+    assert (1 / high, 1 / low) == pytest.approx((medians["p50_low_ms"], medians["p50_high_ms"]), rel=0.01)
+
+
+def test_bound_of_a_percentile_is_about_that_of_the_slowest_process() -> None:
+    alike, unlike = (processes(np.random.default_rng(0), spread=s) for s in (0.0, 0.05))
+    bounds = [statistics(samples)["p95_bound_ms"] or 0 for samples in (alike, unlike)]
+    order = [percentile_bound(np.ravel(samples), 95) or 0 for samples in (alike, unlike)]
+    assert bounds[0] / order[0] < 1.03
+    assert bounds[1] > 0.99 * max(np.percentile(process, 95) for process in unlike)
+    assert (statistics(alike, fresh=False)["p95_bound_ms"] or 0) > 1.3 * order[0]
 
 
 def test_p99_is_left_out_where_the_samples_do_not_bound_it() -> None:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = [p for folder in ("cifar_tune", "sweeps", "analysis") for p in sorted((ROOT / folder).rglob("*.py"))]
 TIERS = (
     {"config", "settings"},
-    {"records", "errors", "study", "presets", "space", "rounds", "blocks"},
+    {"records", "errors", "study", "presets", "space", "rounds", "between", "blocks"},
     {"deployed", "store", "bucket", "device", "libraries", "cli"},
     {"models", "data", "runs"},
     {"training", "runtimes"},
@@ -22,7 +22,7 @@ TIERS = (
 )
 """Rooms of the package from the lowest up: each imports its own tier and those below it."""
 TIER = {room: level for level, rooms in enumerate(TIERS) for room in rooms}
-LIGHT = {"config", "settings", "study", "space", "records", "errors", "store", "bucket", "rounds", "blocks"}
+LIGHT = {"config", "settings", "study", "space", "records", "errors", "store", "bucket", "rounds", "between", "blocks"}
 """What the analysis may import."""
 
 
