@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,20 @@ def latency(variant: Variant | None = None, *, p50: float = 2.0, right: int = 90
         compile_cold=None if variant.compile == "none" else False, environment=ENVIRONMENT,
     )  # fmt: skip
     return dataclasses.replace(measured, **changes)
+
+
+def blocked(
+    p50: float, block: int, *, beside_ms: float, variant: Variant | None = None, **changes: Any
+) -> LatencyRecord:
+    """A row of a block of a race, or of another stage: `beside_ms` is the baseline's median in that block."""
+    given: dict[str, Any] = {"stage": "race", **changes}
+    own, beside = [[p50 * f for f in (0.98, 1.0, 1.02)]], [[beside_ms * f for f in (0.98, 1.0, 1.02)]]
+    return latency(variant, p50=p50, block=block, samples_ms=own, reference_ms=beside, **given)
+
+
+def plain(records: Sequence[LatencyRecord]) -> list[dict[str, Any]]:
+    """The records as rows."""
+    return [to_row(record) for record in records]
 
 
 def failed(variant: Variant, error: str = "no compiler", **changes: Any) -> LatencyRecord:
