@@ -184,8 +184,8 @@ def is_refuted(rivals: Rivals, chosen: Row, pool: list[Row]) -> bool:
 def _indistinguishable(best: Row, pool: list[Row], rivals: Rivals) -> list[Row]:
     """Other rows of the screen that neither latency nor accuracy tells from the best; needs raw samples."""
     draws = rivals.draws
-    place = {row["index"]: n for n, row in enumerate(rivals.placed)}
-    if draws is None or best["index"] not in place:
+    place = {row["index"]: n for n, row in enumerate(rivals.rows)}
+    if draws is None:
         return []
-    others = [row for row in pool if row is not best and row["index"] in place]
+    others = [row for row in pool if row is not best]
     return [row for row in others if draws.indistinguishable(place[row["index"]], place[best["index"]])]

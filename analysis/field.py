@@ -50,7 +50,11 @@ def contenders(
         latency_budget_ms: the highest p50 of the candidate; None: any.
         most: most contenders, the baseline among them.
     """
-    rivals = rivals_of(latency, images)
+    return field_of(rivals_of(latency, images), min_accuracy, latency_budget_ms, most)
+
+
+def field_of(rivals: Rivals, min_accuracy: float, latency_budget_ms: float | None, most: int) -> Field:
+    """See `contenders`."""
     found, _ = eligible(rivals, min_accuracy, latency_budget_ms)
     if not found or rivals.baseline is None:
         return Field(rows=[], cut=[], text="There is no race: no row can be the candidate.")

@@ -118,6 +118,12 @@ class Race:
         """The ratio of a whole contender over all blocks of the race."""
         return math.exp(float(np.log(self.ratios([key])).mean()))
 
+    @property
+    def baseline_ms(self) -> float:
+        """Typical milliseconds of the baseline in the race, which make a ratio a latency."""
+        found = None if self.baseline is None else self.raced.get(self.baseline)
+        return 1.0 if found is None or not found.numbers else float(np.median(found.ms))
+
     def tied(self, keys: Sequence[Key]) -> list[Key]:
         """Of these whole contenders those that the race cannot separate from their fastest."""
         mask = tied_with_fastest(self.ratios(keys), looks=len(LOOKS))
@@ -148,7 +154,7 @@ class Race:
         kinds: tuple[tuple[Kind, dict[Key, Blocks]], ...] = (("confirm", self.confirmed), ("race", self.raced))
         for kind, blocks in kinds:
             own = blocks.get(key_of(row))
-            if own is not None and own.numbers:
+            if own is not None and own.numbers and (kind == "confirm" or own.lost is None):
                 found[kind] = _of_blocks(kind, own)
         against = None if baseline_ms is None else row["paired_ms"] / baseline_ms
         return {**found, "screen": Figure(kind="screen", ms=row["paired_ms"], ratio=against)}

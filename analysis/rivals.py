@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,7 +34,9 @@ class Rivals:
     placed: list[Row]
     """Rows that may be on the front: those that finished the race, or all of `rows` where there was none."""
     draws: Draws | None
-    """Bootstrap draws of `placed`, in their order; None where the table lacks the raw samples that they need."""
+    """Bootstrap draws of `rows` by the screen, in their order; None where the table lacks raw samples of one."""
+    place_draws: Draws | None
+    """Draws of `placed`, in their order: by the race where there was one, else by the screen. None as above."""
     images: int
     """Test images behind `correct`."""
     levels: dict[str, list[float]]
@@ -68,6 +69,11 @@ class Rivals:
         baseline = self.baseline
         against = None if baseline is None else paired_ms(baseline, self.levels)
         return self.race.figures(row | {"paired_ms": paired_ms(row, self.levels)}, against)
+
+    def place_ms(self, row: Row) -> float:
+        """What a row's place on the front rests on: milliseconds free of drift, by the race if it finished it."""
+        raced = bool(self.race.whole([key_of(row)]))
+        return self.race.level(key_of(row)) * self.race.baseline_ms if raced else row["paired_ms"]
 
     def figure(self, row: Row) -> Figure:
         """The best figure that there is of a row."""
@@ -106,14 +112,22 @@ def rivals_of(latency: pd.DataFrame, images: int) -> Rivals:
     found = rows(frame)
     whole = set(race.whole([key_of(row) for row in found]))
     placed = [row for row in found if key_of(row) in whole] if whole else found
-    sampled = all(row["samples_ms"] is not None for row in placed)
-    draws = draw(placed, grid, images) if sampled else None
-    if whole and draws is not None:
-        draws = dataclasses.replace(draws, latency_ms=_raced_ms(placed, race))
+    sampled = all(row["samples_ms"] is not None for row in found)
+    draws = draw(found, grid, images) if sampled else None
     return Rivals(
-        frame=frame, rows=found, grid=grid, race=race, placed=placed, draws=draws, images=images,
+        frame=frame, rows=found, grid=grid, race=race, placed=placed, draws=draws,
+        place_draws=_raced(draws, found, placed, race) if whole else draws, images=images,
         levels=reference_levels(grid),
     )  # fmt: skip
+
+
+def _raced(draws: Draws | None, found: Sequence[Row], placed: Sequence[Row], race: Race) -> Draws | None:
+    """Draws of the rows that raced: latencies by the race, accuracies as drawn for all rows."""
+    if draws is None:
+        return None
+    kept = {row["index"] for row in placed}
+    columns = [place for place, row in enumerate(found) if row["index"] in kept]
+    return Draws(latency_ms=_raced_ms(placed, race), accuracy=draws.accuracy[:, columns])
 
 
 def _raced_ms(placed: Sequence[Row], race: Race, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
@@ -126,8 +140,7 @@ def _raced_ms(placed: Sequence[Row], race: Race, draws: int = DRAWS, seed: int =
     drawn = np.random.default_rng(seed).integers(0, count, (draws, count))
     means = ratios.mean(axis=1)
     wider = (count / max(1, count - 1)) ** 0.5
-    level = 1.0 if race.baseline not in race.raced else float(np.median(race.raced[race.baseline].ms))
-    return level * np.exp(means + wider * (ratios[:, drawn].mean(axis=2).T - means))
+    return race.baseline_ms * np.exp(means + wider * (ratios[:, drawn].mean(axis=2).T - means))
 
 
 def competing(latency: pd.DataFrame, images: int) -> pd.DataFrame:

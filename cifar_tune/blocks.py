@@ -32,6 +32,11 @@ MODE_BLOCKS = 2
 """Least blocks of a mode."""
 STAGES = ("race", "confirm")
 """Stages of a run whose rows are of blocks."""
+SUMMARY_COLUMNS = (
+    *("ratio", "ratio_low", "ratio_high", "rerun_low", "rerun_high"),
+    *("typical_ms", "typical_low_ms", "typical_high_ms", "floor_ms"),
+)
+"""Columns of `latency.parquet` that sum up a contender's blocks."""
 
 Key = tuple[str, str]
 """A contender: the trial whose weights it has, and its variant."""

@@ -59,6 +59,35 @@ def blocked(
     return latency(variant, p50=p50, block=block, samples_ms=own, reference_ms=beside, **given)
 
 
+def turns(
+    rows: Sequence[LatencyRecord],
+    ratios: Sequence[Sequence[float]],
+    first: int = 1,
+    baseline_ms: float = 9.0,
+    **changes: Any,
+) -> list[LatencyRecord]:
+    """Blocks of a race, or of another stage, in which these rows of the grid took turns, the baseline first.
+
+    Args:
+        ratios: of each row, how many times the baseline's latency it took in each block.
+        first: number of the first block.
+    """
+    found: list[LatencyRecord] = []
+    for place in range(len(ratios[0])):
+        beside = baseline_ms * (1 + 0.05 * (-1) ** place)  # a machine with moods
+        for row, times in zip(rows, ratios, strict=True):
+            block = blocked(times[place] * beside, first + place, beside_ms=beside, variant=row.measured_variant)
+            who = {name: getattr(row, name) for name in ("trial_id", "model", "arm", "test_accuracy", "correct")}
+            found.append(dataclasses.replace(block, **{**who, **changes}))
+    return found
+
+
+def around(ratio: float, blocks: int = 5, spread: float = 0.01) -> list[float]:
+    """Ratios of blocks that differ a little, with this one as their geometric mean."""
+    steps = np.linspace(-1, 1, blocks)
+    return [float(ratio * np.exp(spread * step)) for step in np.roll(steps, 2)]
+
+
 def plain(records: Sequence[LatencyRecord]) -> list[dict[str, Any]]:
     """The records as rows."""
     return [to_row(record) for record in records]

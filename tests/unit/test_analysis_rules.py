@@ -271,14 +271,14 @@ def test_nothing_measured_says_so() -> None:
 
 def test_the_comparison_has_the_rows_of_r14_for_each_student() -> None:
     students = (data.STUDENT, "shufflenet_v2_x1_0")
-    table = comparison_table(data.frame(data.latency()), data.TEACHER, students, 0.85, NO_CHOICE)
+    table = comparison_table(rivals(data.latency()), data.TEACHER, students, 0.85, NO_CHOICE)
     assert table["id"].tolist() == ["B1", "B1.2", "B2", "O1", "O1.2", "O2", "O2.2", "O3", "O3.2", "D1", "D1.2"]
     assert table["status"].tolist() == ["ok"] + ["not measured"] * 10
 
 
 def test_the_comparison_ends_with_candidate_and_other_failures() -> None:
-    frame = data.frame(data.latency(), data.failed(FP16), data.failed(COMPILED))
-    table = comparison_table(frame, data.TEACHER, (data.STUDENT,), 0.85, Choice(index=0, text="")).set_index("id")
+    found = rivals(data.latency(), data.failed(FP16), data.failed(COMPILED))
+    table = comparison_table(found, data.TEACHER, (data.STUDENT,), 0.85, Choice(index=0, text="")).set_index("id")
     assert table.loc["C", "parameters_mb"] == pytest.approx(6.0)
     assert table.loc["O1", "status"] == "failed"
     assert table.loc["F1", "variant"] == "torch-fp32-compile"
