@@ -42,7 +42,7 @@ def chosen(
         _again(refuted, rivals),
         _certainty(best, min_accuracy, rivals),
         _speed(best, rivals.rows, figure),
-        _tie_text(tied, rivals) if rivals.draws is not None or tied else "" if rivals.race.raced else NO_SAMPLES,
+        NO_SAMPLES if not rivals.sampled and not rivals.race.raced else _tie_text(tied, rivals),
         _rejected_text(best, rivals, rejected),
     ]
     return " ".join(sentence for sentence in sentences if sentence)
@@ -65,12 +65,6 @@ def unconfirmed(found: Confirmation) -> str:
     if found.lost is not None:
         return f"its new processes did not finish ({found.lost})"
     return f"the race gave {found.before:.3f} times the baseline's latency, new processes give {found.after:.3f} times"
-
-
-def milliseconds(figure: Figure) -> str:
-    """Typical milliseconds with their interval, and the floor; of the screen the figure alone."""
-    floor = "" if figure.floor_ms is None else f", at best {figure.floor_ms:.3f} ms"
-    return f"{figure.ms:.3f} ms{between(figure.low_ms, figure.high_ms)}{floor}"
 
 
 def _in_blocks(best: Row, figure: Figure, rivals: Rivals) -> list[str]:
@@ -221,4 +215,5 @@ def _rejected_text(best: Row, rivals: Rivals, rejected: dict[int, Rejection]) ->
 
 
 def _named(row: Row, figure: Figure) -> str:
-    return _p50(row) if figure.kind == "screen" else f"{figure.ms:.3f} ms in the {figure.kind}"
+    where = {"race": "in the race", "confirm": "in new processes"}
+    return _p50(row) if figure.kind == "screen" else f"{figure.ms:.3f} ms {where[figure.kind]}"

@@ -92,6 +92,8 @@ class Report:
     """None where no variant holds the constraint."""
     text: str
     """The answer in sentences: the justification, or why there is no candidate."""
+    is_confirmed: bool | None
+    """Whether new processes repeat the candidate's race; None where none were measured."""
     path: Path
     """Path of `report.html`."""
 
@@ -155,7 +157,18 @@ def write_report(run: str | Path) -> Report:
     texts = sections_of(findings)
     for name, text in (("report.md", markdown_report(findings, texts)), ("report.html", html_report(findings, texts))):
         replace_file(folder / name, lambda path, text=text: Path(path).write_text(text, encoding="utf-8"))
-    return Report(candidate=_candidate(findings), text=findings.choice.text, path=folder / "report.html")
+    return Report(
+        candidate=_candidate(findings),
+        text=findings.choice.text,
+        is_confirmed=_is_confirmed(findings),
+        path=folder / "report.html",
+    )
+
+
+def _is_confirmed(findings: Findings) -> bool | None:
+    chosen = _candidate(findings)
+    found = None if chosen is None else findings.rivals.race.confirmation((chosen.trial_id, chosen.variant))
+    return None if found is None else found.agrees
 
 
 def _plot(findings: Findings, path: str, kind: str) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from analysis.uncertain import DRAWS, Draws, draw, paired_correct, paired_ms, re
 from cifar_tune.blocks import CONFIDENCE
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Rivals:
     """What competes, and what it is compared by."""
 
@@ -33,14 +34,29 @@ class Rivals:
     """The race and the confirmation, each empty where there was none."""
     placed: list[Row]
     """Rows that may be on the front: those that finished the race, or all of `rows` where there was none."""
-    draws: Draws | None
-    """Bootstrap draws of `rows` by the screen, in their order; None where the table lacks raw samples of one."""
-    place_draws: Draws | None
-    """Draws of `placed`, in their order: by the race where there was one, else by the screen. None as above."""
     images: int
     """Test images behind `correct`."""
     levels: dict[str, list[float]]
     """See `uncertain.reference_levels`."""
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the table has the raw samples of all rows that compete."""
+        return all(row["samples_ms"] is not None for row in self.rows)
+
+    @functools.cached_property
+    def draws(self) -> Draws | None:
+        """Bootstrap draws of `rows` by the screen, in their order; None without raw samples. The seed is fixed."""
+        return draw(self.rows, self.grid, self.images) if self.sampled else None
+
+    @functools.cached_property
+    def place_draws(self) -> Draws | None:
+        """Draws of `placed`, in their order: by the race where there was one, else by the screen; None as above."""
+        if self.draws is None or not self.race.whole([key_of(row) for row in self.rows]):
+            return self.draws
+        kept = {row["index"] for row in self.placed}
+        columns = [place for place, row in enumerate(self.rows) if row["index"] in kept]
+        return Draws(latency_ms=_raced_ms(self.placed, self.race), accuracy=self.draws.accuracy[:, columns])
 
     @property
     def baseline(self) -> Row | None:
@@ -99,7 +115,7 @@ class Rejection:
 
 
 def rivals_of(latency: pd.DataFrame, images: int) -> Rivals:
-    """Collect what competes. Deterministic: the bootstrap has a fixed seed.
+    """Collect what competes.
 
     Args:
         latency: the rows of `latency.parquet`.
@@ -112,22 +128,9 @@ def rivals_of(latency: pd.DataFrame, images: int) -> Rivals:
     found = rows(frame)
     whole = set(race.whole([key_of(row) for row in found]))
     placed = [row for row in found if key_of(row) in whole] if whole else found
-    sampled = all(row["samples_ms"] is not None for row in found)
-    draws = draw(found, grid, images) if sampled else None
     return Rivals(
-        frame=frame, rows=found, grid=grid, race=race, placed=placed, draws=draws,
-        place_draws=_raced(draws, found, placed, race) if whole else draws, images=images,
-        levels=reference_levels(grid),
-    )  # fmt: skip
-
-
-def _raced(draws: Draws | None, found: Sequence[Row], placed: Sequence[Row], race: Race) -> Draws | None:
-    """Draws of the rows that raced: latencies by the race, accuracies as drawn for all rows."""
-    if draws is None:
-        return None
-    kept = {row["index"] for row in placed}
-    columns = [place for place, row in enumerate(found) if row["index"] in kept]
-    return Draws(latency_ms=_raced_ms(placed, race), accuracy=draws.accuracy[:, columns])
+        frame=frame, rows=found, grid=grid, race=race, placed=placed, images=images, levels=reference_levels(grid)
+    )
 
 
 def _raced_ms(placed: Sequence[Row], race: Race, draws: int = DRAWS, seed: int = 0) -> np.ndarray:

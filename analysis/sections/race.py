@@ -30,8 +30,13 @@ def text(rivals: Rivals, run: Run, field: Field) -> str:
     gone = [row for row in raced if rivals.race.raced[key_of(row)].lost is not None]
     lines += [(label(row), *[MISSING] * 4, _blocks(row, rivals), "lost a block") for row in gone]
     said = [*_lost(gone, rivals), *_two_speeds(whole, rivals)]
-    parts = [f"## Race\n\n{table(_HEADER, lines)}", bullets(said) if said else "", field.text, _NOTE]
+    parts = [f"## Race\n\n{table(_HEADER, lines)}", bullets(said) if said else "", _entry(raced, field), _NOTE]
     return "\n\n".join(part for part in parts if part)
+
+
+def _entry(raced: list[Row], field: Field) -> str:
+    """Who entered and who was cut; empty where the race was of others than the screen would send today."""
+    return field.text if {row["index"] for row in raced} == set(field.rows) else ""
 
 
 def _ties(rivals: Rivals, run: Run) -> set[int]:
