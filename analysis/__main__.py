@@ -19,7 +19,9 @@ from pathlib import Path
 
 from analysis import load_run
 
-_FRONT_COLUMNS = ["model", "arm", "variant", "test_accuracy", "p50_ms", "front_probability", "feasible", "candidate"]
+_FRONT_COLUMNS = [
+    *("model", "arm", "variant", "test_accuracy", "latency_ms", "figure", "front_probability", "feasible", "candidate"),
+]
 _RUN = "path or s3:// URI of a run, or the name of one in ray_results"
 
 
@@ -113,7 +115,10 @@ def _front(options: argparse.Namespace) -> int:
         beside: Sequence[str] = options.beside
         front = front.assign(**{name: OBJECTIVES[name](front) for name in beside if name in OBJECTIVES})
         shown = select(front, wide_front(front, beside) | front["candidate"])
-        shown = shown.assign(candidate=["*" if chosen else "" for chosen in shown["candidate"]])
+        shown = shown.assign(
+            candidate=["*" if chosen else "" for chosen in shown["candidate"]],
+            latency_ms=shown["typical_ms"].astype(float).fillna(shown["paired_ms"]),
+        )
         columns = [*_FRONT_COLUMNS, *beside]
         form = "{:.4f}".format
         print(shown.to_string(columns=columns, index=False, float_format=form, na_rep="-"), end="\n\n")

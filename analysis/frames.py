@@ -18,7 +18,7 @@ from typing import Any, cast
 import pandas as pd
 
 from cifar_tune.bucket import fetched, is_uri
-from cifar_tune.config import Variant, check
+from cifar_tune.config import RaceConfig, Variant, check
 from cifar_tune.errors import OtherVersionError
 from cifar_tune.records import EpochRecord, ImportanceRecord, LatencyRecord, ServingRecord, TrialRecord
 from cifar_tune.store import read_table, verify_checksum
@@ -68,6 +68,11 @@ class Run:
     def latency_budget_ms(self) -> float | None:
         """The latency constraint, milliseconds of p50; None: there is none."""
         return self.config.get("latency_budget_ms")
+
+    @property
+    def most_contenders(self) -> int:
+        """Most finalists of the race; a study of the older protocol had none, and has the default."""
+        return int(self.config.get("race", {}).get("contenders", RaceConfig().contenders))
 
     @property
     def labelled(self) -> bool:

@@ -59,9 +59,9 @@ def standard_error(accuracy: float, images: int) -> float:
     return math.sqrt(accuracy * (1 - accuracy) / images)
 
 
-def lower_bound(accuracy: float, images: int) -> float:
-    """One-sided 95 % lower bound (Wilson's) of an accuracy (0 to 1) over so many images."""
-    return _wilson(accuracy, images, alpha=0.10)[0]  # a one-sided bound leaves out half of alpha
+def lower_bound(accuracy: float, images: int, level: float = 0.95) -> float:
+    """One-sided lower bound (Wilson's) of an accuracy (0 to 1) over so many images, at a level of confidence."""
+    return _wilson(accuracy, images, alpha=2 * (1 - level))[0]  # a one-sided bound leaves out half of alpha
 
 
 def interval(accuracy: float, images: int) -> tuple[float, float]:

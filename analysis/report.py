@@ -18,6 +18,7 @@ import pandas as pd
 from analysis.choose import Choice, choose
 from analysis.decide import Decision, decide_steps
 from analysis.effects import Effect, factor_effects
+from analysis.field import Field, field_of
 from analysis.frames import Run, load_run, rows, variant_of
 from analysis.goals import judge
 from analysis.page import page
@@ -42,6 +43,7 @@ from analysis.sections import (
     optimizations,
     pruned,
     quality,
+    race,
     serving,
     take,
     trials,
@@ -69,6 +71,9 @@ class Findings:
     comparison: pd.DataFrame
     gains: list[DistillationGain]
     confirmed: pd.DataFrame
+    """See `confirmation.confirm_table`; empty for a run of today's protocol."""
+    field: Field
+    """Who was to race, by the screen."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +92,8 @@ class Report:
     """None where no variant holds the constraint."""
     text: str
     """The answer in sentences: the justification, or why there is no candidate."""
+    is_confirmed: bool | None
+    """Whether new processes repeat the candidate's race; None where none were measured."""
     path: Path
     """Path of `report.html`."""
 
@@ -106,9 +113,10 @@ def analyse(run: Run) -> Findings:
         effects=factor_effects(rivals.grid),
         front=front.front_table(rivals, limit, choice),
         volume=front.volume(rivals, limit),
-        comparison=comparison.comparison_table(latency, run.config["teacher"], students, limit, choice),
+        comparison=comparison.comparison_table(rivals, run.config["teacher"], students, limit, choice),
         gains=distillation.distillation_gains(latency, run.trials, students, images),
-        confirmed=confirmation.confirm_table(latency),
+        confirmed=confirmation.confirm_table(latency if rivals.race.is_older else latency.iloc[:0]),
+        field=field_of(rivals, limit, run.latency_budget_ms, run.most_contenders),
     )
 
 
@@ -149,7 +157,18 @@ def write_report(run: str | Path) -> Report:
     texts = sections_of(findings)
     for name, text in (("report.md", markdown_report(findings, texts)), ("report.html", html_report(findings, texts))):
         replace_file(folder / name, lambda path, text=text: Path(path).write_text(text, encoding="utf-8"))
-    return Report(candidate=_candidate(findings), text=findings.choice.text, path=folder / "report.html")
+    return Report(
+        candidate=_candidate(findings),
+        text=findings.choice.text,
+        is_confirmed=_is_confirmed(findings),
+        path=folder / "report.html",
+    )
+
+
+def _is_confirmed(findings: Findings) -> bool | None:
+    chosen = _candidate(findings)
+    found = None if chosen is None else findings.rivals.race.confirmation((chosen.trial_id, chosen.variant))
+    return None if found is None else found.agrees
 
 
 def _plot(findings: Findings, path: str, kind: str) -> None:
@@ -175,7 +194,7 @@ class Section:
 
 
 SECTIONS: dict[str, Section] = {
-    "warnings": Section(text=lambda f: warnings.text(f.run, f.confirmed, f.card)),
+    "warnings": Section(text=lambda f: warnings.text(f.run, f.rivals, f.choice, f.confirmed, f.card)),
     "take": Section(text=lambda f: take.text(f.card)),
     "budget": Section(text=lambda f: budget.text(f.run)),
     "comparison": Section(text=lambda f: comparison.text(f.comparison)),
@@ -194,7 +213,11 @@ SECTIONS: dict[str, Section] = {
         text=lambda f: distillation.text(f.run, f.gains), figures=lambda f: distillation.figures(f.gains)
     ),
     "serving": Section(text=lambda f: serving.text(f.run)),
-    "confirmation": Section(text=lambda f: confirmation.text(f.confirmed)),
+    "race": Section(text=lambda f: race.text(f.rivals, f.run, f.field)),
+    "confirmation": Section(
+        text=lambda f: confirmation.text(f.rivals, f.choice, f.confirmed),
+        figures=lambda f: confirmation.figures(f.rivals),
+    ),
     "front": Section(text=lambda f: front.text(f.front, f.volume)),
     "grid": Section(text=lambda f: grid.text(f.run.latency), figures=lambda f: grid.figures(f.run.latency)),
     "trials": Section(
@@ -225,5 +248,5 @@ def html_report(findings: Findings, texts: Mapping[str, str]) -> str:
     run = findings.run
     first = front_page.figures(findings.front, run.min_accuracy, run.test_images)
     pictures = {name: list(section.figures(findings)) for name, section in SECTIONS.items()}
-    headline = answer.headline(run, findings.choice, findings.front, findings.volume, findings.card)
+    headline = answer.headline(findings.rivals, run, findings.choice, findings.card)
     return page(headline, texts, {"answer": list(first), **pictures})

@@ -9,11 +9,15 @@ benchmarking: Bulej et al., arXiv 2001.05811).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from cifar_tune.config import REFERENCE, TEACHER_ARM
+from cifar_tune.records import LatencyRecord
 
 Floats = NDArray[np.floating[Any]]
 
@@ -26,6 +30,18 @@ GAP_SPREADS = 4.0
 """Least gap in spreads within the modes."""
 MODE_BLOCKS = 2
 """Least blocks of a mode."""
+STAGES = ("race", "confirm")
+"""Stages of a run whose rows are of blocks."""
+SUMMARY_COLUMNS = (
+    *("ratio", "ratio_low", "ratio_high", "rerun_low", "rerun_high"),
+    *("typical_ms", "typical_low_ms", "typical_high_ms", "floor_ms"),
+)
+"""Columns of `latency.parquet` that sum up a contender's blocks."""
+
+Key = tuple[str, str]
+"""A contender: the trial whose weights it has, and its variant."""
+Row = Mapping[str, Any]
+"""A row of `latency.parquet`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,25 +57,42 @@ class Interval:
     rerun_high: float
 
 
-def ratio(own_ms: ArrayLike, baseline_ms: ArrayLike, between: float = 0.0) -> Interval:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Blocks:
+    """What one contender did in the blocks of a stage."""
+
+    numbers: tuple[int, ...]
+    """The blocks that it finished, rising."""
+    ms: Floats
+    """Its median in each of them, (blocks,)."""
+    ratios: Floats
+    """How many times the baseline's latency that is, in the same block, (blocks,)."""
+    lost: str | None
+    """Why it did not finish the first block that it lost; None where it lost none."""
+    disturbed: bool
+    """Whether others used the machine in more than half of its blocks."""
+
+
+def ratio(own_ms: ArrayLike, baseline_ms: ArrayLike, between: float = 0.0, rerun_blocks: int | None = None) -> Interval:
     """How many times the baseline's latency a contender's is.
 
     Args:
         own_ms: the contender's milliseconds in each block, (blocks,).
         baseline_ms: the baseline's in the same blocks.
         between: standard deviation between races of the logarithm of the ratio, where it is known.
+        rerun_blocks: how many blocks the race has that the rerun interval foretells; None: as many as this one.
 
     Raises:
         ValueError: fewer than two blocks.
     """
-    return _of_logs(_logs(own_ms) - _logs(baseline_ms), between)
+    return _of_logs(_logs(own_ms) - _logs(baseline_ms), between, rerun_blocks)
 
 
 def _logs(milliseconds: ArrayLike) -> Floats:
     return np.log(np.asarray(milliseconds, dtype=np.float64))
 
 
-def _of_logs(logs: Floats, between: float) -> Interval:
+def _of_logs(logs: Floats, between: float, rerun_blocks: int | None) -> Interval:
     """t-intervals of a mean of logarithms, as a ratio."""
     blocks = len(logs)
     if blocks < 2:
@@ -67,12 +100,29 @@ def _of_logs(logs: Floats, between: float) -> Interval:
     mean, variance = float(np.mean(logs)), float(np.var(logs, ddof=1))
     factor = _t_quantile(0.5 + CONFIDENCE / 2, blocks - 1)
     half = factor * math.sqrt(variance / blocks + between**2)
-    rerun = factor * math.sqrt(2 * variance / blocks + 2 * between**2)
+    rerun = factor * math.sqrt(variance / blocks + variance / (rerun_blocks or blocks) + 2 * between**2)
     low, high, rerun_low, rerun_high = (math.exp(mean + d) for d in (-half, half, -rerun, rerun))
     return Interval(middle=math.exp(mean), low=low, high=high, rerun_low=rerun_low, rerun_high=rerun_high)
 
 
-def _t_quantile(share: float, degrees: int) -> float:
+def is_above(own_ratios: ArrayLike, other_ratios: ArrayLike, share: float = CONFIDENCE) -> bool:
+    """Whether a contender's ratio is above another's beyond doubt, each from blocks of its own (Welch's t-test).
+
+    Args:
+        own_ratios: to the baseline of the same block, (blocks,), two or more.
+        other_ratios: the same of the other, (other blocks,).
+        share: one-sided confidence.
+    """
+    own, other = _logs(own_ratios), _logs(other_ratios)
+    own_error, other_error = (float(np.var(logs, ddof=1)) / len(logs) for logs in (own, other))
+    difference, error = float(own.mean() - other.mean()), math.sqrt(own_error + other_error)
+    if error == 0:
+        return difference > 0
+    squares = own_error**2 / (len(own) - 1) + other_error**2 / (len(other) - 1)
+    return difference > _t_quantile(share, (own_error + other_error) ** 2 / squares) * error
+
+
+def _t_quantile(share: float, degrees: float) -> float:
     """Of Student's t distribution."""
     from scipy.special import stdtrit  # scipy.stats has it, too, and takes half a second to import
 
@@ -135,3 +185,93 @@ def modes(own_ms: ArrayLike) -> tuple[float, float] | None:
         if logs[cut] - logs[cut - 1] > max(GAP, GAP_SPREADS * spread):
             return math.exp(float(np.median(sides[0]))), math.exp(float(np.median(sides[1])))
     return None
+
+
+def blocks_of(rows: Iterable[Row], stage: str) -> dict[Key, Blocks]:
+    """Contender -> its blocks in a stage, in the order of the rows.
+
+    A block that no contender finished is no block: the machine slept, or it was interrupted.
+    """
+    mine = [row for row in rows if row["stage"] == stage]
+    finished = {row["block"] for row in mine if row["status"] == "ok"}
+    baseline = baseline_of(mine)
+    baseline_ms = {row["block"]: row["p50_ms"] for row in mine if row["status"] == "ok" and _key(row) == baseline}
+    groups: dict[Key, list[Row]] = {}
+    for row in sorted((row for row in mine if row["block"] in finished), key=lambda row: row["block"]):
+        groups.setdefault(_key(row), []).append(row)
+    return {key: _blocks(groups[key], baseline_ms) for key in dict.fromkeys(map(_key, mine)) if key in groups}
+
+
+def baseline_of(rows: Iterable[Row]) -> Key | None:
+    """FP32 eager of the teacher, or else of the slowest model; None where no FP32 eager was measured."""
+    eager = [row for row in rows if row["variant"] == REFERENCE.name and row["p50_ms"] is not None]
+    slowest = max(eager, key=lambda row: (row["arm"] == TEACHER_ARM, row["p50_ms"]), default=None)
+    return None if slowest is None else _key(slowest)
+
+
+def _key(row: Row) -> Key:
+    return row["trial_id"], row["variant"]
+
+
+def _blocks(rows: Sequence[Row], baseline_ms: Mapping[int, float]) -> Blocks:
+    """Of one contender; the rows rise by block."""
+    ended = [row for row in rows if row["status"] == "ok" and _reference(row, baseline_ms) is not None]
+    lost = next((row for row in rows if row["status"] != "ok"), None)
+    ms = np.array([row["p50_ms"] for row in ended], dtype=np.float64)
+    beside = np.array([_reference(row, baseline_ms) for row in ended], dtype=np.float64)
+    return Blocks(
+        numbers=tuple(row["block"] for row in ended),
+        ms=ms,
+        ratios=ms / beside,
+        lost=None if lost is None else f"block {lost['block']} {lost['status']}: {lost['error'] or 'no reason given'}",
+        disturbed=2 * sum(bool(row["contended"]) for row in ended) > len(ended),
+    )
+
+
+def _reference(row: Row, baseline_ms: Mapping[int, float]) -> float | None:
+    """Median of the baseline that ran beside the row; a published table may lack its samples."""
+    beside = row["reference_ms"]
+    return baseline_ms.get(row["block"]) if beside is None else float(np.median(beside[0]))
+
+
+def summary(found: Blocks) -> dict[str, float | None]:
+    """The columns of `latency.parquet` that sum up a contender's blocks; of one block the ratio has no interval."""
+    if not found.numbers:
+        return {}
+    middle, low, high = typical(found.ms)
+    milliseconds = {
+        "typical_ms": middle, "typical_low_ms": low, "typical_high_ms": high, "floor_ms": float(found.ms.min()),
+    }  # fmt: skip
+    if len(found.numbers) < 2:
+        return {"ratio": float(found.ratios[0]), **milliseconds}
+    interval = ratio(found.ratios, np.ones(len(found.ratios)))
+    return {
+        "ratio": interval.middle, "ratio_low": interval.low, "ratio_high": interval.high,
+        "rerun_low": interval.rerun_low, "rerun_high": interval.rerun_high, **milliseconds,
+    }  # fmt: skip
+
+
+def summarised(rows: Sequence[LatencyRecord]) -> list[LatencyRecord]:
+    """The rows in their order; those of a race or a confirmation with the columns that sum up their contender's blocks.
+
+    A confirmation of the older protocol, whose runs had three repeats and no baseline beside them, has none.
+    """
+    plain = [{name: getattr(row, name) for name in _NEEDED} for row in rows]
+    found = {
+        (stage, key): summary(b) for stage in STAGES for key, b in blocks_of(filter(_of_today, plain), stage).items()
+    }
+    return [
+        replace(record, **found.get((row["stage"], _key(row)), {})) if _of_today(row) else record
+        for record, row in zip(rows, plain, strict=True)
+    ]
+
+
+_NEEDED = (
+    "stage", "block", "trial_id", "variant", "arm", "status", "error", "p50_ms", "samples_ms", "reference_ms",
+    "contended",
+)  # fmt: skip
+
+
+def _of_today(row: Row) -> bool:
+    """Whether a row is one of a block: it has the calls of one process, or none where it failed."""
+    return row["stage"] in STAGES and (row["samples_ms"] is None or len(row["samples_ms"]) == 1)

@@ -11,10 +11,11 @@ from typing import Any
 import pandas as pd
 
 from analysis.choose import Choice
-from analysis.frames import Row, Run, label, rows
+from analysis.frames import Row, Run, label
 from analysis.justify import between, percent
 from analysis.page import Fact, Headline
-from analysis.sections.front import Volume
+from analysis.race import key_of
+from analysis.rivals import Rivals
 from analysis.sections.take import verification
 
 PICTURE = "![Test accuracy over latency, with the Pareto front](front.png)"
@@ -34,33 +35,40 @@ def text(run: Run, choice: Choice, front: pd.DataFrame) -> str:
     return title if front.empty else f"{title}\n\n{PICTURE}"
 
 
-def headline(
-    run: Run, choice: Choice, front: pd.DataFrame, volume: Volume | None, card: dict[str, Any] | None
-) -> Headline:
+def headline(rivals: Rivals, run: Run, choice: Choice, card: dict[str, Any] | None) -> Headline:
     """The first screen of the page."""
-    chosen = None if choice.index is None else rows(front.loc[[choice.index]])[0]
+    chosen = next((row for row in rivals.rows if row["index"] == choice.index), None)
     return Headline(
         title=str(run.study["run"]),
         question=question(run),
-        candidate=None if chosen is None else label(chosen),
-        facts=[] if chosen is None else _facts(chosen, volume),
+        candidate=None if chosen is None else _named(chosen, rivals),
+        facts=[] if chosen is None else _facts(chosen, rivals),
         text=choice.text,
         take=None if card is None else verification(card),
     )
 
 
-def _facts(chosen: Row, volume: Volume | None) -> Sequence[Fact]:
-    paired, low, high = (chosen[name] for name in ("paired_ms", "paired_low_ms", "paired_high_ms"))
+def _named(chosen: Row, rivals: Rivals) -> str:
+    confirmation = rivals.race.confirmation(key_of(chosen))
+    return label(chosen) if confirmation is None or confirmation.agrees else f"{label(chosen)}: not confirmed"
+
+
+def _facts(chosen: Row, rivals: Rivals) -> Sequence[Fact]:
+    figure, baseline = rivals.figure(chosen), rivals.baseline
+    kind = {"screen": "the screen, drift removed", "race": "the race", "confirm": "new processes after the choice"}
+    floor = "" if figure.floor_ms is None else f"; best block {figure.floor_ms:.3g}"
     facts = [
         Fact(
-            value=f"{chosen['p50_ms']:.3g} ms",
-            name=f"median latency at batch 1; without the machine's drift {paired:.3g}{between(low, high, '.3g')}",
+            value=f"{figure.ms:.3g} ms",
+            name=f"latency at batch 1{between(figure.low_ms, figure.high_ms, '.3g')}{floor}; {kind[figure.kind]}",
         ),
         Fact(
             value=f"{100 * chosen['test_accuracy']:.2f} %",
-            name=f"test accuracy (at least {100 * chosen['accuracy_low']:.2f} %)",
+            name=f"test accuracy (at least {100 * rivals.accuracy_low(chosen):.2f} %)",
         ),
     ]
-    if volume is not None:
-        facts.append(Fact(value=f"{volume.baseline_ms / paired:.1f} x", name=f"faster than {volume.baseline}"))
+    if baseline is not None and figure.ratio is not None and baseline["index"] != chosen["index"]:
+        low, high = (None if end is None else 1 / end for end in (figure.ratio_high, figure.ratio_low))
+        times = f"faster than {label(baseline)}{between(low, high, '.1f')}"
+        facts.append(Fact(value=f"{1 / figure.ratio:.1f} x", name=times))
     return facts

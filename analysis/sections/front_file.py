@@ -57,7 +57,7 @@ def draw_front(front: pd.DataFrame, min_accuracy: float, title: str) -> Figure:
 
 
 def _draw_point(axes: Any, point: Row, colour: str, *, pale: bool) -> None:
-    x, y = point["paired_ms"], 100 * point["test_accuracy"]
+    x, y = point["place_ms"], 100 * point["test_accuracy"]
     if point["candidate"]:
         axes.plot(x, y, "*", ms=21, mfc=_STAR, mec="black", mew=1, zorder=2.5)
     look = {"marker": SHAPES[shape_of(point)].marker, "fillstyle": FILLS[point["precision"]].style}
@@ -68,7 +68,7 @@ def _draw_point(axes: Any, point: Row, colour: str, *, pale: bool) -> None:
 
 
 def _set_axes(axes: Any, view: View) -> None:
-    latencies = [p["paired_ms"] for p in view.points]
+    latencies = [p["place_ms"] for p in view.points]
     axes.set_xscale("log")
     axes.set_xlim(min(latencies) / 1.15, max(latencies) * 1.15)
     axes.xaxis.set_major_locator(_tick_locator(max(latencies) / min(latencies)))
@@ -97,7 +97,8 @@ def _write_title(axes: Any, points: list[Row], title: str) -> None:
 
 
 def _figures(point: Row) -> str:
-    return f"{100 * point['test_accuracy']:.2f} %, {point['paired_ms']:.3g} ms"
+    latency = point["place_ms"] if point["typical_ms"] is None else point["typical_ms"]
+    return f"{100 * point['test_accuracy']:.2f} %, {latency:.3g} ms"
 
 
 def _add_legends(figure: Figure, view: View, looks: dict[str, str]) -> None:
@@ -137,10 +138,10 @@ def _name_points(figure: Figure, axes: Any, view: View) -> None:
     if not view.named:
         return
     figure.draw_without_rendering()
-    where = axes.transData.transform([(p["paired_ms"], 100 * p["test_accuracy"]) for p in view.points])
+    where = axes.transData.transform([(p["place_ms"], 100 * p["test_accuracy"]) for p in view.points])
     scale = figure.dpi / 72
     taken = [around(x, y, 5 * scale) for x, y in where]
-    ends = [tuple(axes.transData.transform((p["paired_ms"], 100 * p["test_accuracy"]))) for p in view.named]
+    ends = [tuple(axes.transData.transform((p["place_ms"], 100 * p["test_accuracy"]))) for p in view.named]
     area = axes.get_window_extent()
     bounds = Box(area.x0, area.y0, area.x1, area.y1)
     names = [short_name(p) for p in view.named]

@@ -52,7 +52,7 @@ def figures(frame: pd.DataFrame, min_accuracy: float, images: int) -> Iterator[P
         figure.add_trace(_front_points(name, colour, [p for p in view.points if series(p) == name], view, images))
     for point in (p for p in view.points if p["candidate"]):
         figure.add_scatter(
-            x=[point["paired_ms"]], y=[100 * point["test_accuracy"]], mode="markers", name="candidate",
+            x=[point["place_ms"]], y=[100 * point["test_accuracy"]], mode="markers", name="candidate",
             marker={"symbol": "star-open", "size": 24, "color": _GREY, "line": {"width": 2}}, hoverinfo="skip",
             **_MARKS,
         )  # fmt: skip
@@ -72,7 +72,7 @@ def figures(frame: pd.DataFrame, min_accuracy: float, images: int) -> Iterator[P
 
 def _reach(view: View) -> tuple[float, float]:
     """Ends of the logarithmic x axis, as exponents of ten."""
-    latencies = [math.log10(p["paired_ms"]) for p in view.points]
+    latencies = [math.log10(p["place_ms"]) for p in view.points]
     return min(latencies) - 0.06, max(latencies) + 0.06
 
 
@@ -86,7 +86,7 @@ def _ticks(left: float, right: float) -> list[float]:
 def _front_points(name: str, colour: str, points: list[Row], view: View, images: int) -> go.Scatter:
     """The points of one colour, behind a point that is nowhere: the legend shows the look of the first."""
     alphas = [PALE if view.pale(p) else 1.0 for p in points]
-    x = [p["paired_ms"] for p in points]
+    x = [p["place_ms"] for p in points]
     return go.Scatter(
         x=[None, *x],
         y=[None, *(100 * p["test_accuracy"] for p in points)],
@@ -100,7 +100,7 @@ def _front_points(name: str, colour: str, points: list[Row], view: View, images:
             "line": {"color": [colour, *(_faded(colour, alpha) for alpha in alphas)], "width": 1.5},
             "symbol": ["circle", *(SHAPES[shape_of(p)].symbol + FILLS[p["precision"]].symbol for p in points)],
         },
-        error_x=_bars(colour, points, [((p["paired_high_ms"] or ms) - ms, ms - (p["paired_low_ms"] or ms))
+        error_x=_bars(colour, points, [((p["place_high_ms"] or ms) - ms, ms - (p["place_low_ms"] or ms))
                                        for p, ms in zip(points, x, strict=True)]),
         error_y=_bars(colour, points, [(error, error) for error in (
             100 * Z95 * standard_error(p["test_accuracy"], images) for p in points)]),
@@ -131,12 +131,12 @@ def _faded(colour: str, alpha: float) -> str:
 
 
 def _hover(point: Row) -> str:
-    probability, interval = point["front_probability"], between(point["paired_low_ms"], point["paired_high_ms"])
+    probability, interval = point["front_probability"], between(point["place_low_ms"], point["place_high_ms"])
     on_front = "" if probability is None else f"<br>on the front with probability {probability:.2f}"
     return (
         f"<b>{html.escape(label(point))}</b><br>accuracy {100 * point['test_accuracy']:.2f} % "
-        f"(at least {100 * point['accuracy_low']:.2f} %)<br>latency {point['paired_ms']:.3f} ms{interval}, "
-        f"measured p50 {point['p50_ms']:.3f} ms{on_front}"
+        f"(at least {100 * point['accuracy_low']:.2f} %)<br>latency {point['place_ms']:.3f} ms{interval} "
+        f"in the {'screen' if point['figure'] == 'screen' else 'race'}{on_front}"
     )
 
 
@@ -163,7 +163,7 @@ def _annotate(figure: go.Figure, view: View) -> None:
     left, right = _reach(view)
 
     def pixel(point: Row) -> tuple[float, float]:
-        x = (math.log10(point["paired_ms"]) - left) / (right - left)
+        x = (math.log10(point["place_ms"]) - left) / (right - left)
         return _PAGE_WIDTH * x, _PAGE_HEIGHT * (100 * point["test_accuracy"] - view.low) / (view.high - view.low)
 
     names, ends = [short_name(p) for p in view.named], [pixel(p) for p in view.named]
@@ -172,7 +172,7 @@ def _annotate(figure: go.Figure, view: View) -> None:
     boxes = place(ends, sizes, taken, Box(0, 0, _PAGE_WIDTH, _PAGE_HEIGHT))
     for point, name, (x, y), box in zip(view.named, names, ends, boxes, strict=True):
         figure.add_annotation(
-            text=name, x=math.log10(point["paired_ms"]), y=100 * point["test_accuracy"], showarrow=True, arrowhead=0,
+            text=name, x=math.log10(point["place_ms"]), y=100 * point["test_accuracy"], showarrow=True, arrowhead=0,
             arrowwidth=0.7, arrowcolor="#888", font={"size": 11}, ax=(box.left + box.right) / 2 - x,
             ay=y - (box.bottom + box.top) / 2, standoff=6,
         )  # fmt: skip

@@ -16,7 +16,7 @@ from analysis.frames import Row, rows
 from analysis.plots import FILLS, MOST_KINDS, SHAPES, kind_of, shape_of
 
 X_TITLE = "median latency at batch 1 (ms, drift removed, log scale)"
-"""Of the x axis: what `paired_ms` is."""
+"""Of the x axis: what `place_ms` is."""
 PALE = 0.3
 """Opacity of what is pale."""
 _MARGIN = 0.12
@@ -52,14 +52,22 @@ class View:
         """Whether the constraint lies in the range of the y axis."""
         return self.low <= self.constraint <= self.high
 
+    @property
+    def raced(self) -> bool:
+        """Whether rows raced, so that those of the screen alone have no place on the front."""
+        return any(p["figure"] != "screen" for p in self.points)
+
     def pale(self, row: Row) -> bool:
         """Whether a row is drawn pale."""
-        return not row["feasible"] or (self.muted and not row["on_front"] and not row["candidate"])
+        screened = self.raced and row["figure"] == "screen"
+        return screened or not row["feasible"] or (self.muted and not row["on_front"] and not row["candidate"])
 
     @property
     def pale_text(self) -> str:
         """What is pale, for the legend."""
-        return "pale: not on the front" if self.muted else "pale: below the constraint"
+        if self.muted:
+            return "pale: not on the front"
+        return "pale: did not race, or is below the constraint" if self.raced else "pale: below the constraint"
 
 
 def view_of(front: pd.DataFrame, min_accuracy: float) -> View:
@@ -105,9 +113,9 @@ def steps(view: View) -> tuple[list[float], list[float]]:
 
     It is a line of steps: nothing was measured that reaches the accuracies in between.
     """
-    found = sorted((p["paired_ms"], 100 * p["test_accuracy"]) for p in view.points if p["on_front"])
+    found = sorted((p["place_ms"], 100 * p["test_accuracy"]) for p in view.points if p["on_front"])
     x, y = [ms for ms, _ in found], [accuracy for _, accuracy in found]
-    return [*x, 1.15 * max(p["paired_ms"] for p in view.points)], [*y, y[-1]]
+    return [*x, 1.15 * max(p["place_ms"] for p in view.points)], [*y, y[-1]]
 
 
 def shapes(view: View) -> list[str]:

@@ -13,8 +13,8 @@ _NOTE = """Two kinds of variant have goals:
   less than 1 point of accuracy.
 - ONNX Runtime in FP32 should be 1.5 to 3 times as fast. It should lose less than 0.5 points of accuracy.
 
-The speedup is over FP32 eager of the same weights. On one machine the cost of an inference falls by the same factor.
-What dynamic INT8 gains over ONNX Runtime in FP32 stands under Optimizations.
+The speedup is over FP32 eager of the same weights, in the screen. On one machine the cost of an inference falls by the
+same factor. What dynamic INT8 gains over ONNX Runtime in FP32 stands under Optimizations.
 
 A goal is open where its figure is missing or the measurement was disturbed. A speedup is also open where its interval
 includes the goal."""

@@ -40,6 +40,7 @@ def text(latency: pd.DataFrame) -> str:
     ]
     header = ("Model", "Variant", "p50 ms", "p95 ms", "p99 ms", "Std ms", "Speedup", "Accuracy %", "Agreement %", "MB")
     note = (
+        "All figures here are of the screen. "
         "Speedup is the latency of FP32 eager of the same weights divided by that of the variant. It is the median "
         "over paired rounds in one process, with its 95 % interval. A percentile that the samples cannot bound is left "
         "out. MB is the size of what is deployed: a file, or the weights as held in memory."

@@ -14,8 +14,10 @@ from analysis.markdown import MISSING, table
 from analysis.plots import COLOURS, Picture, chart
 
 _HEADER = ("Model", "Arm", "Optimization", "Gain", "Expected", "Accuracy drop (points, 95 %)", "Verdict", "Why")
-_NOTE = """Gain is the reduction of latency in paired rounds. A name such as `compile` is compared with FP32 eager. A
-whole variant's name is compared with the same variant without its last part.
+_NOTE = """All figures here are of the screen. Gain is the reduction of latency in paired rounds.
+
+A name such as `compile` is compared with FP32 eager. A whole variant's name is compared with the same
+variant without its last part.
 
 The verdict is `keep`, `drop` or `refine`. `refine` means that the measurement decides nothing yet. Expected is what the
 authors of the study expected."""

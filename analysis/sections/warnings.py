@@ -10,10 +10,14 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.choose import Choice
 from analysis.decide import grid_rows
 from analysis.frames import Row, Run, label, rows
+from analysis.justify import unconfirmed
 from analysis.markdown import bullets
 from analysis.paired import standard_error
+from analysis.race import key_of
+from analysis.rivals import Rivals
 from analysis.sections.take import verification
 from cifar_tune.config import MIN_SAMPLES, PATIENCE
 
@@ -24,18 +28,40 @@ _BATCH1_AGREEMENT = 0.98
 _NAMED_ROWS = 4
 
 
-def text(run: Run, confirmed: pd.DataFrame, card: dict[str, Any] | None) -> str:
+def text(run: Run, rivals: Rivals, choice: Choice, confirmed: pd.DataFrame, card: dict[str, Any] | None) -> str:
     """The warnings, one a line; empty where there is nothing to warn of.
 
     Args:
         run: the run.
-        confirmed: see `confirmation.confirm_table`.
+        rivals: what competes in it.
+        choice: its candidate.
+        confirmed: see `confirmation.confirm_table`; empty for a run of today's protocol.
         card: the candidate's own card, None without one.
     """
-    lines = [*_row_warnings(grid_rows(run.latency)), *_data_warnings(run), *_confirm_warnings(confirmed)]
+    lines = [
+        *_race_warnings(rivals, choice),
+        *_row_warnings(grid_rows(run.latency)),
+        *_data_warnings(run),
+        *_confirm_warnings(confirmed),
+    ]
     if card is not None and not card["verification"]["ok"]:
         lines.insert(0, f"The folder `candidate/` does not do what its row promises. {verification(card)}")
     return f"## Warnings\n\n{bullets(lines)}" if lines else ""
+
+
+def _race_warnings(rivals: Rivals, choice: Choice) -> list[str]:
+    """What race and confirmation say against the candidate, and which contenders lost blocks or were disturbed."""
+    lines: list[str] = []
+    for row in rivals.rows:
+        found = rivals.race.confirmation(key_of(row)) if row["index"] == choice.index else None
+        if found is not None and not found.agrees:
+            lines.append(f"The candidate {label(row)} is not confirmed: {unconfirmed(found)}.")
+    raced = [(row, rivals.race.raced[key_of(row)]) for row in rivals.grid if key_of(row) in rivals.race.raced]
+    lines += [f"{label(row)} did not finish the race: {found.lost}." for row, found in raced if found.lost is not None]
+    disturbed = [row for row, found in raced if found.disturbed]
+    if disturbed:
+        lines.append(f"Other processes used the machine in most blocks of these in the race: {_some(disturbed)}.")
+    return lines
 
 
 def _row_warnings(grid: list[Row]) -> list[str]:

@@ -31,6 +31,10 @@ class Shipment:
     """Why it was chosen."""
     command: str
     """What gave the run."""
+    fresh: LatencyRecord | None = None
+    """A row of its confirmation, summed up (`blocks.summarised`): the card states its figures; None: those of `row`."""
+    is_confirmed: bool | None = None
+    """Whether these new processes repeat the race that chose it; None: it was not measured again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

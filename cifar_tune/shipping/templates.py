@@ -68,7 +68,7 @@ layout that are shipped. The folder itself: {verification}.
 
 ## Latency
 
-{_latency(row)}
+{_latency(shipment)}
 
 ## Size
 
@@ -155,20 +155,40 @@ def plain_text(words: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|!~&])", r"\\\1", " ".join(words.split()))
 
 
-def _latency(row: LatencyRecord) -> str:
-    machine = row.environment
+def _latency(shipment: Shipment) -> str:
+    row, fresh = shipment.row, shipment.fresh
+    where = f"one image a call, from the host's view, {row.threads} thread(s) on {row.environment.device_name}"
+    text = _screened(row, where) if fresh is None or fresh.typical_ms is None else _confirmed(fresh, where)
+    if shipment.is_confirmed is False:
+        text = f"NOT confirmed: new processes did not repeat the figures by which it was chosen. {text}"
+    if row.speedup is not None:
+        text += (
+            f" {row.speedup:.2f} times ({row.speedup_low:.2f} to {row.speedup_high:.2f}) as fast as FP32 eager of the "
+            f"same weights, in paired rounds{'' if fresh is None else ' before the choice'}."
+        )
+    return text + (" Other processes used the machine meanwhile." if (fresh or row).contended else "")
+
+
+def _confirmed(fresh: LatencyRecord, where: str) -> str:
+    """Of new processes after the choice, so that the winner's luck is not in it."""
+    text = (
+        f"Typically {fresh.typical_ms:.3f} ms ({fresh.typical_low_ms:.3f} to {fresh.typical_high_ms:.3f}), at best "
+        f"{fresh.floor_ms:.3f} ms: {where}, in blocks of new processes after the choice."
+    )
+    if fresh.ratio is None or fresh.ratio_low is None:
+        return text
+    return (
+        f"{text} That is {fresh.ratio:.3f} times the baseline's latency (95 % interval {fresh.ratio_low:.3f} to "
+        f"{fresh.ratio_high:.3f})."
+    )
+
+
+def _screened(row: LatencyRecord, where: str) -> str:
     tails = [
         f"{name} {value:.3f} ms" for name, value in (("p95", row.p95_ms), ("p99", row.p99_ms)) if value is not None
     ]
     samples = sum(len(repeat) for repeat in row.samples_ms or [])
-    text = (
+    return (
         f"p50 {row.p50_ms:.3f} ms (95 % interval {row.p50_low_ms:.3f} to {row.p50_high_ms:.3f})"
-        f"{''.join(f', {tail}' for tail in tails)}: one image a call, from the host's view, {row.threads} thread(s) on "
-        f"{machine.device_name}, {samples} samples in {len(row.samples_ms or [])} repeats."
+        f"{''.join(f', {tail}' for tail in tails)}: {where}, {samples} samples in {len(row.samples_ms or [])} repeats."
     )
-    if row.speedup is not None:
-        text += (
-            f" {row.speedup:.2f} times ({row.speedup_low:.2f} to {row.speedup_high:.2f}) as fast as FP32 eager of the "
-            "same weights, in paired rounds."
-        )
-    return text + (" Other processes used the machine meanwhile." if row.contended else "")

@@ -17,6 +17,7 @@ from torch import nn
 
 from analysis.frames import find_run
 from cifar_tune import cli
+from cifar_tune.blocks import summarised
 from cifar_tune.bucket import Bucket, is_uri
 from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, TEACHER_ARM, Arm, TrainPrecision
 from cifar_tune.data.datasets import describe
@@ -175,7 +176,8 @@ def write_tables(work: Job, finals: Sequence[TrialRecord] = (), measured: Collec
     ids = {row["trial_id"] for row in trials}
     epochs = [row for row in work.ledger.rows(EpochRecord) if row["trial_id"] in ids]
     shown = {*ids, *measured}
-    latency = [r for r in work.ledger.rows(LatencyRecord) if r["stage"] == "budget" or r["trial_id"] in shown]
+    measured_rows = [r for r in work.ledger.read(LatencyRecord) if r.stage == "budget" or r.trial_id in shown]
+    latency = [to_row(r) for r in summarised(measured_rows)]
     for name, record_type, rows in (
         ("trials.parquet", TrialRecord, trials),
         ("epochs.parquet", EpochRecord, epochs),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,49 @@ def latency(variant: Variant | None = None, *, p50: float = 2.0, right: int = 90
         compile_cold=None if variant.compile == "none" else False, environment=ENVIRONMENT,
     )  # fmt: skip
     return dataclasses.replace(measured, **changes)
+
+
+def blocked(
+    p50: float, block: int, *, beside_ms: float, variant: Variant | None = None, **changes: Any
+) -> LatencyRecord:
+    """A row of a block of a race, or of another stage: `beside_ms` is the baseline's median in that block."""
+    given: dict[str, Any] = {"stage": "race", **changes}
+    own, beside = [[p50 * f for f in (0.98, 1.0, 1.02)]], [[beside_ms * f for f in (0.98, 1.0, 1.02)]]
+    return latency(variant, p50=p50, block=block, samples_ms=own, reference_ms=beside, **given)
+
+
+def turns(
+    rows: Sequence[LatencyRecord],
+    ratios: Sequence[Sequence[float]],
+    first: int = 1,
+    baseline_ms: float = 9.0,
+    **changes: Any,
+) -> list[LatencyRecord]:
+    """Blocks of a race, or of another stage, in which these rows of the grid took turns, the baseline first.
+
+    Args:
+        ratios: of each row, how many times the baseline's latency it took in each block.
+        first: number of the first block.
+    """
+    found: list[LatencyRecord] = []
+    for place in range(len(ratios[0])):
+        beside = baseline_ms * (1 + 0.05 * (-1) ** place)  # a machine with moods
+        for row, times in zip(rows, ratios, strict=True):
+            block = blocked(times[place] * beside, first + place, beside_ms=beside, variant=row.measured_variant)
+            who = {name: getattr(row, name) for name in ("trial_id", "model", "arm", "test_accuracy", "correct")}
+            found.append(dataclasses.replace(block, **{**who, **changes}))
+    return found
+
+
+def around(ratio: float, blocks: int = 5, spread: float = 0.01) -> list[float]:
+    """Ratios of blocks that differ a little, with this one as their geometric mean."""
+    steps = np.linspace(-1, 1, blocks)
+    return [float(ratio * np.exp(spread * step)) for step in np.roll(steps, 2)]
+
+
+def plain(records: Sequence[LatencyRecord]) -> list[dict[str, Any]]:
+    """The records as rows."""
+    return [to_row(record) for record in records]
 
 
 def failed(variant: Variant, error: str = "no compiler", **changes: Any) -> LatencyRecord:

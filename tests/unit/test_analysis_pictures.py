@@ -26,9 +26,9 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 def front(*changes: dict[str, object]) -> pd.DataFrame:
     """Rows as `front_table` gives them: the first is on the front and the candidate."""
     lines = [
-        {**row, "paired_ms": row["p50_ms"], "paired_low_ms": 0.9 * row["p50_ms"], "paired_high_ms": 1.1 * row["p50_ms"],
+        {**row, "place_ms": row["p50_ms"], "place_low_ms": 0.9 * row["p50_ms"], "place_high_ms": 1.1 * row["p50_ms"],
          "accuracy_low": row["test_accuracy"] - 0.01, "front_probability": 0.5, "feasible": True,
-         "on_front": n == 0, "candidate": n == 0, **change}
+         "on_front": n == 0, "candidate": n == 0, "figure": "screen", **change}
         for n, change in enumerate(changes) for row in data.frame(data.latency()).to_dict("records")
     ]  # fmt: skip
     return pd.DataFrame(lines)
@@ -36,7 +36,7 @@ def front(*changes: dict[str, object]) -> pd.DataFrame:
 
 def accurate(*accuracies: float, **change: object) -> pd.DataFrame:
     """Rows with these accuracies."""
-    return front(*({"test_accuracy": a, "paired_ms": 1.0 + n, **change} for n, a in enumerate(accuracies)))
+    return front(*({"test_accuracy": a, "place_ms": 1.0 + n, **change} for n, a in enumerate(accuracies)))
 
 
 def test_no_two_runtimes_share_a_shape() -> None:
@@ -94,7 +94,7 @@ def many_kinds() -> pd.DataFrame:
     """One row of each runtime and precision, the first two on the front."""
     kinds = itertools.product(("torch", "onnxruntime", "openvino"), PRECISIONS)
     return front(
-        *({"runtime": runtime, "precision": precision, "paired_ms": 1.0 + n, "test_accuracy": 0.9 + 0.004 * n,
+        *({"runtime": runtime, "precision": precision, "place_ms": 1.0 + n, "test_accuracy": 0.9 + 0.004 * n,
            "on_front": n < 2} for n, (runtime, precision) in enumerate(kinds))
     )  # fmt: skip
 
