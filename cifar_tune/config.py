@@ -297,7 +297,7 @@ class LatencyConfig:
     @property
     def protocol(self) -> str:
         """All of it that a figure depends on, in one line: JSON."""
-        values = dataclasses.asdict(self)
+        values = {**dataclasses.asdict(self), "drained": True}  # older rows were not
         del values["strict"]
         return json.dumps(values)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.metadata
 import os
 import platform
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -109,13 +111,55 @@ def git_commit() -> str | None:
         return None
 
 
+def measured_cores(threads: int) -> list[int]:
+    """The cores of a measurement: the last ones, so that whoever starts it has the first where there are more."""
+    return usable_cores()[-threads:]
+
+
 def pin_to_cores(threads: int) -> list[int]:
     """Keep this process on as many cores as it has threads; returns them, empty where the system cannot pin."""
     if not hasattr(os, "sched_setaffinity"):
         return []
-    cores = sorted(os.sched_getaffinity(0))[:threads]
+    cores = measured_cores(threads)
     os.sched_setaffinity(0, cores)
     return cores
+
+
+def free_memory() -> int:
+    """Bytes that may still be taken: of the machine, or of the container where that allows less."""
+    return min([psutil.virtual_memory().available, *map(_left_in, _control_groups())])
+
+
+def _control_groups() -> list[Path]:
+    """Folders of the control groups that may limit this process's memory: its own, and the container's."""
+    listed = Path("/proc/self/cgroup")
+    lines = [line.split(":", 2) for line in listed.read_text().splitlines()] if listed.exists() else []
+    found: list[Path] = []
+    for _, controllers, path in lines:
+        if controllers in ("", "memory"):
+            root = Path("/sys/fs/cgroup", controllers)
+            found += [root / path.strip("/"), root]
+    return found
+
+
+def _left_in(group: Path) -> int:
+    """Bytes that a control group leaves: its limit less what is in use and cannot be given back."""
+    for limit, used, inactive in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # "max" is no number, and no limit
+            stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            most, in_use = (int((group / name).read_text()) for name in (limit, used))
+            return most - in_use + int(stat.get(inactive, 0))
+    return sys.maxsize
+
+
+def slept_seconds() -> float:
+    """Seconds since the start that the machine has slept; 0 where the system does not tell."""
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 class DeviceWatch:
@@ -124,21 +168,32 @@ class DeviceWatch:
     On a CPU: use of the measured cores by other processes, and what the hypervisor took of them (steal). Those are the
     cores that this process may run on: what works on others does not count. On a GPU also other processes on it,
     throttling, clock, temperature and power, as NVML says.
+
+    Args:
+        gpu: looked at before and after each window; None: not by this process.
+        load: counts what others do in a window; None: all but this process are others.
     """
 
-    def __init__(self, device: str, gpu: Gpu | None = None) -> None:
+    def __init__(self, device: str, gpu: Gpu | None = None, load: Callable[[], ForeignLoad] | None = None) -> None:
         self._is_gpu = device == "cuda"
-        self._gpu = gpu or (Gpu.open() if self._is_gpu else None)
-        self._load = ForeignLoad()
+        self._gpu, self._uuid = gpu, None if gpu is None else gpu.uuid
+        self._new_load = load or ForeignLoad
+        self._load = self._new_load()
         self._worst = 0.0
         self._steal = 0.0
+        self._window: list[GpuState] = []
         self._gpu_seen: list[GpuState] = []
 
     def start(self) -> None:
         """A window begins."""
-        self._load = ForeignLoad()
+        self._load, self._window = self._new_load(), []
         if self._gpu is not None:
-            self._gpu_seen.append(self._gpu.state())
+            self._window.append(self._gpu.state())
+
+    def saw(self, states: Sequence[GpuState], uuid: str | None) -> None:
+        """What another process has seen of the GPU in this window."""
+        self._window += states
+        self._uuid = uuid
 
     def disturbed(self) -> bool:
         """Whether others used the device in the window that ends now."""
@@ -146,16 +201,16 @@ class DeviceWatch:
         self._worst, self._steal = max(self._worst, foreign), max(self._steal, steal)
         disturbed = self._load.seconds() > CONTENDED_CORES * self._load.elapsed() + CLOCK_TICK
         if self._gpu is not None:
-            self._gpu_seen.append(self._gpu.state())
-            disturbed |= any(state.processes or state.throttled for state in self._gpu_seen[-2:])
-        return disturbed
+            self._window.append(self._gpu.state())
+        self._gpu_seen += self._window
+        return disturbed or any(state.processes or state.throttled for state in self._window)
 
     @property
     def blind(self) -> str | None:
         """Why nothing tells whether others used the GPU; None on a CPU, and where NVML tells it."""
         if not self._is_gpu:
             return None
-        if self._gpu is None:
+        if not self._gpu_seen:
             return "NVML is not at hand, so nothing tells whether others used the GPU"
         if all(state.processes is None for state in self._gpu_seen):
             return "NVML does not list this process, so nothing tells whether others used the GPU"
@@ -172,7 +227,7 @@ class DeviceWatch:
             "foreign_cpu": self._worst,
             "steal_cpu": self._steal,
             "load_average": os.getloadavg()[0],
-            "gpu_uuid": None if self._gpu is None else self._gpu.uuid,
+            "gpu_uuid": self._uuid,
             "gpu_processes": seen("processes"),
             "gpu_throttled": seen("throttled"),
             "gpu_clock_mhz": seen("clock_mhz", min),
@@ -215,6 +270,13 @@ class Gpu:
         except Exception:  # noqa: BLE001 - whatever NVML cannot do, the measurement can do without
             return None
 
+    def for_one_process(self) -> bool:
+        """Whether only one process may use it at a time (compute mode EXCLUSIVE_PROCESS)."""
+        try:
+            return self._nvml.nvmlDeviceGetComputeMode(self._handle) == self._nvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS
+        except self._nvml.NVMLError:
+            return False
+
     def state(self) -> GpuState:
         """Look once; what this GPU does not tell is None."""
         nvml, handle = self._nvml, self._handle
@@ -251,11 +313,13 @@ class ForeignLoad:
 
     Args:
         cores: logical cores; None: those that this process may run on. It must run on no others.
+        own: CPU seconds so far of what is our own; None: of this process.
     """
 
-    def __init__(self, cores: Collection[int] | None = None) -> None:
+    def __init__(self, cores: Collection[int] | None = None, own: Callable[[], float] | None = None) -> None:
         self._cores = usable_cores() if cores is None else cores
-        self._started, self._own = time.perf_counter(), _own_seconds()
+        self._own_seconds = own or own_seconds
+        self._started, self._own = time.perf_counter(), self._own_seconds()
         self._busy, self._stolen = busy_seconds(self._cores)
 
     def elapsed(self) -> float:
@@ -265,7 +329,7 @@ class ForeignLoad:
     def seconds(self) -> float:
         """CPU seconds that others used, or a hypervisor took away."""
         busy, _ = busy_seconds(self._cores)
-        return max(0.0, busy - self._busy - (_own_seconds() - self._own))
+        return max(0.0, busy - self._busy - (self._own_seconds() - self._own))
 
     def cores(self) -> float:
         """Cores that others kept busy, or a hypervisor took away, on average."""
@@ -290,6 +354,7 @@ def busy_seconds(cores: Collection[int]) -> tuple[float, float]:
     return busy, sum(getattr(of, "steal", 0.0) for of in times)  # Linux only counts steal
 
 
-def _own_seconds() -> float:
+def own_seconds() -> float:
+    """CPU seconds that this process has used."""
     own = os.times()
     return own.user + own.system

@@ -165,12 +165,13 @@ class LatencyRecord:
     samples_ms: list[list[float]] | None = None
     """Raw samples, a list per repeat."""
     reference_ms: list[list[float]] | None = None
-    """Raw samples of FP32 eager of the same weights, from the same process and rounds, a list per repeat."""
+    """Raw samples of FP32 eager of the same weights, from the same process and rounds, a list per repeat. In a race and
+    a confirmation: of the baseline, in a process of its own, from the rounds that this row took part in."""
     anchor_ms: list[list[float]] | None = None
     """Raw samples of one-thread FP32 eager of the same weights on the same core, in the rounds of a one-thread variant,
     a list per repeat; None for all others."""
     round_calls: int | None = None
-    """Calls of the variant in a round. The reference's samples are divided among as many rounds."""
+    """Calls of the variant in a round. The samples of reference and anchor are divided among as many rounds."""
     mean_ms: float | None = None
     p50_ms: float | None = None
     p50_low_ms: float | None = None

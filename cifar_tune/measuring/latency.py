@@ -1,9 +1,10 @@
 """The measurement protocol (R8, R9): warm up until stable, then time single calls, in rounds beside a reference.
 
 A round is a few calls of the variant and fewer of the reference, in random order, so a machine that drifts or is
-shared slows both: their ratio stays. Rounds are taken in windows, and a window during which others used the device
-is taken again. Clock, synchronisation and the watch over the device are arguments, so the protocol is tested against
-synthetic clocks, and one protocol serves every runtime and device. Statistics derive from the raw samples.
+shared slows both: their ratio stays. Before the other one is called, the threads of the one sleep. Rounds are taken in
+windows, and a window during which others used the device is taken again. Clock, synchronisation and the watch over the
+device are arguments, so the protocol is tested against synthetic clocks, and one protocol serves every runtime and
+device. Statistics derive from the raw samples.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class Timed:
     """Given each answer, warm-up included, outside of the timed part."""
     scope: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
     """Entered around each run of calls, outside of the timed part: autocast, no grad."""
+    settle: Callable[[], object] = lambda: None
+    """Called after each run of calls: waits until no thread of theirs works on, beside what is timed next."""
 
 
 class Watch(Protocol):
@@ -78,10 +81,12 @@ class Repeat:
     samples_ms: list[float]
     reference_ms: list[float]
     """In as many rounds as the samples; empty without a reference."""
+    anchor_ms: list[float]
+    """In as many rounds as well; empty without an anchor."""
     settled: bool
     """Whether the warm-up of the variant became stable."""
     reference_settled: bool
-    """Whether that of the reference did: where it did not, it may be the machine that does not settle."""
+    """Whether those of reference and anchor did: where one did not, it may be the machine that does not settle."""
     windows: int
     """Windows kept."""
     discarded: int
@@ -96,6 +101,7 @@ def measure(
     config: LatencyConfig,
     rng: np.random.Generator,
     *,
+    anchor: Timed | None = None,
     repeats: int = 1,
     clock: Callable[[], float] = time.perf_counter,
     watch: Watch | None = None,
@@ -108,15 +114,17 @@ def measure(
     up, its share of MIN_SAMPLES is enough; PATIENCE times that time ends it with what it has, one round at least.
 
     Args:
+        anchor: a second reference, in the same rounds; only beside a first one.
         repeats: how many of the `config.repeats` are taken here, after one warm-up.
     """
-    timers = [_Timer(t, clock) for t in (variant, reference) if t is not None]
-    stable = [_warm_up(timer, config) for timer in timers]
+    assert anchor is None or reference is not None, "an anchor is a second reference"
+    timers = [Timer(t, clock) for t in (variant, reference, anchor) if t is not None]
+    stable = [warm_up(timer, config.warmup, _share_ms(config))[0] for timer in timers]
     return [_repeat(timers, config, rng, clock, watch or NoWatch(), stable) for _ in range(repeats)]
 
 
 def _repeat(
-    timers: Sequence[_Timer],
+    timers: Sequence[Timer],
     config: LatencyConfig,
     rng: np.random.Generator,
     clock: Callable[[], float],
@@ -142,6 +150,7 @@ def _repeat(
     return Repeat(
         samples_ms=taken[0],
         reference_ms=taken[1] if len(taken) > 1 else [],
+        anchor_ms=taken[2] if len(taken) > 2 else [],
         settled=stable[0],
         reference_settled=all(stable[1:]),
         windows=windows,
@@ -170,7 +179,7 @@ def _window_ms(spent_ms: float, config: LatencyConfig) -> float:
     return min(left_ms if left_ms > 0 else math.inf, config.window * 1e3)
 
 
-class _Timer:
+class Timer:
     """Times calls of one thing, one by one."""
 
     def __init__(self, timed: Timed, clock: Callable[[], float]) -> None:
@@ -187,7 +196,7 @@ class _Timer:
             synchronize()  # what was kept may be copied on the device
             return elapsed * 1e3
 
-        self._sample, self._scope = sample, timed.scope
+        self._sample, self._scope, self._settle = sample, timed.scope, timed.settle
 
     def samples(self, count: int, limit_ms: float = math.inf) -> list[float]:
         """Milliseconds of `count` calls, after some that are not counted: they find the caches full of other data.
@@ -201,35 +210,43 @@ class _Timer:
             while len(taken) < count and limit_ms > 0:
                 taken.append(self._sample())
                 limit_ms -= taken[-1]
+        self._settle()
         return taken
 
 
-def _warm_up(timer: _Timer, config: LatencyConfig) -> bool:
-    """Call until stable, `config.warmup` to ten times as often, time permitting; whether it became stable.
+def warm_up(timer: Timer, least: int, share_ms: float) -> tuple[bool, float]:
+    """Call until stable, `least` to ten times as often, time permitting.
 
-    A quarter of a repeat's time is enough once `config.warmup` calls are made, all of it before.
+    A quarter of the time is enough once `least` calls are made, all of it before.
+
+    Args:
+        share_ms: the time, milliseconds.
+
+    Returns:
+        Whether it became stable, and the median of the last calls in milliseconds.
     """
-    size = math.ceil(config.warmup / STABLE_WINDOWS)
+    size = math.ceil(least / STABLE_WINDOWS)
     medians: list[float] = []
-    left_ms = share_ms = _share_ms(config)
+    left_ms = share_ms
     for calls in itertools.count(size, size):
         window = timer.samples(size, left_ms)
         left_ms -= sum(window)
         medians.append(float(np.median(window)))
         last = medians[-STABLE_WINDOWS:]
         stable = len(last) == STABLE_WINDOWS and max(last) - min(last) <= STABLE_SHARE * min(last)
-        enough = stable or left_ms <= share_ms * 3 / 4 or calls >= 10 * config.warmup
-        if left_ms <= 0 or (calls >= config.warmup and enough):
-            return stable or len(last) < STABLE_WINDOWS  # a call too slow for three windows cannot be judged
+        enough = stable or left_ms <= share_ms * 3 / 4 or calls >= 10 * least
+        if left_ms <= 0 or (calls >= least and enough):
+            # a call too slow for three windows cannot be judged
+            return stable or len(last) < STABLE_WINDOWS, medians[-1]
     raise AssertionError("unreachable")
 
 
 def _window(
-    timers: Sequence[_Timer], config: LatencyConfig, limit_ms: float, most: int, rng: np.random.Generator
+    timers: Sequence[Timer], config: LatencyConfig, limit_ms: float, most: int, rng: np.random.Generator
 ) -> list[list[float]]:
     """Rounds until `limit_ms` of calls or `most` samples of each: a list of samples for each timer."""
     taken: list[list[float]] = [[] for _ in timers]
-    calls = (config.round_calls, config.reference_calls)
+    calls = (config.round_calls, config.reference_calls, config.reference_calls)
     while not taken[0] or (sum(map(sum, taken)) < limit_ms and len(taken[0]) < most):
         for i in rng.permutation(len(timers)):
             taken[i] += timers[i].samples(calls[i])

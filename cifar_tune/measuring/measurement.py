@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,9 @@ from torch import Tensor, nn
 from cifar_tune.config import REFERENCE, Variant
 from cifar_tune.data.augment import Batcher
 from cifar_tune.data.datasets import ImageData
-from cifar_tune.device import DeviceWatch, pin_to_cores
+from cifar_tune.device import DeviceWatch, Gpu, pin_to_cores, usable_cores
 from cifar_tune.errors import DisturbedError, failure
+from cifar_tune.measuring.drain import drain
 from cifar_tune.measuring.latency import Repeat, Timed, measure, paired_speedup, statistics
 from cifar_tune.measuring.processes import exclusive_turn, in_fresh_processes
 from cifar_tune.measuring.target import Cell, GridSettings, MeasurementCell, load_target, make_source, use_compile_cache
@@ -66,17 +69,26 @@ def latency_skeleton(cell: MeasurementCell, settings: GridSettings) -> LatencyRe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Measured:
-    """What one process measured."""
+class About:
+    """What a process says of the variant that it has loaded."""
 
-    repeats: list[Repeat]
-    batch1_agreement: float | None
     load_seconds: float
-    device_ms: float | None
     artifact_mb: float
     note: str | None
     parameters: int
     cores: str
+    batch1_agreement: float | None = None
+    device_ms: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """What one process measured."""
+
+    about: About
+    repeats: list[Repeat]
+    blind: str | None
+    """Why nothing tells whether others used the device."""
     evidence: dict[str, Any]
 
 
@@ -142,12 +154,23 @@ def _processes(cell: Cell, settings: GridSettings, data: ImageData) -> list[Meas
 
 
 def summary(skeleton: LatencyRecord, parts: Sequence[Measured], settings: GridSettings) -> LatencyRecord:
-    """The row of one or more measured processes; of evidence the worst is kept."""
-    repeats = [repeat for part in parts for repeat in part.repeats]
-    samples, reference = [r.samples_ms for r in repeats], [r.reference_ms for r in repeats]
+    """The row of one or more processes that measured beside the reference."""
+    row = figures(skeleton, parts, settings.latency.round_calls, settings)
+    assert row.samples_ms is not None
+    assert row.reference_ms is not None
     protocol = settings.latency
-    fresh = protocol.fresh_processes
-    speedup, low, high = paired_speedup(samples, reference, protocol.round_calls, fresh=fresh)
+    speedup, low, high = paired_speedup(
+        row.samples_ms, row.reference_ms, protocol.round_calls, fresh=protocol.fresh_processes
+    )
+    return dataclasses.replace(row, speedup=speedup, speedup_low=low, speedup_high=high)
+
+
+def figures(
+    skeleton: LatencyRecord, parts: Sequence[Measured], round_calls: int, settings: GridSettings
+) -> LatencyRecord:
+    """The row of one or more measured processes without a speedup; of evidence the worst is kept."""
+    about, repeats = parts[0].about, [repeat for part in parts for repeat in part.repeats]
+    samples, anchor = [r.samples_ms for r in repeats], [r.anchor_ms for r in repeats]
     worst: dict[str, Any] = {}
     for name in parts[0].evidence:
         seen = [part.evidence[name] for part in parts if part.evidence[name] is not None]
@@ -155,25 +178,23 @@ def summary(skeleton: LatencyRecord, parts: Sequence[Measured], settings: GridSe
     return dataclasses.replace(
         skeleton,
         status="ok",
-        batch1_agreement=parts[0].batch1_agreement,
+        batch1_agreement=about.batch1_agreement,
         samples_ms=samples,
-        reference_ms=reference,
-        round_calls=settings.latency.round_calls,
-        **statistics(samples, fresh=fresh),
+        reference_ms=[r.reference_ms for r in repeats],
+        anchor_ms=anchor if any(anchor) else None,
+        round_calls=round_calls,
+        **statistics(samples, fresh=settings.latency.fresh_processes),
         settled=all(r.settled for r in repeats),
-        device_ms=parts[0].device_ms,
-        load_seconds=float(np.median([part.load_seconds for part in parts])),
-        artifact_mb=parts[0].artifact_mb,
-        note=parts[0].note,
-        parameters=parts[0].parameters,
-        speedup=speedup,
-        speedup_low=low,
-        speedup_high=high,
+        device_ms=about.device_ms,
+        load_seconds=float(np.median([part.about.load_seconds for part in parts])),
+        artifact_mb=about.artifact_mb,
+        note="; ".join(said for said in (about.note, parts[0].blind) if said) or None,
+        parameters=about.parameters,
         contended=any(r.contended for r in repeats),
         windows=sum(r.windows for r in repeats),
         windows_discarded=sum(r.discarded for r in repeats),
         threads=1 if skeleton.single_thread else settings.measurement_threads,
-        cores=parts[0].cores,
+        cores=about.cores,
         **worst,
     )
 
@@ -209,6 +230,108 @@ def _reference(eager: nn.Module, cell: Cell, settings: GridSettings, variant: Va
     return RUNTIMES["torch"].load(make_source(eager, beside, settings, settings.measurement_threads))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ready:
+    """A variant that can be timed in this process."""
+
+    cell: Cell
+    settings: GridSettings
+    loaded: _Loaded
+    timed: Timed
+    cores: list[int]
+    """To which this process is pinned."""
+    batcher: Batcher
+    images: list[Tensor]
+    answers: list[Tensor]
+    """To the first of the images, as far as it was called."""
+
+    def about(self, *, check: bool = True) -> About:
+        """What there is to say of it, with what the clock of the GPU says.
+
+        Raises RuntimeError where the callable does not answer as the same weights do at a large batch.
+        """
+        runnable = self.loaded.runnable
+        on_events = self.settings.device == "cuda" and runnable.on_torch_stream
+        with self.timed.scope():
+            while len(self.answers) < min(LEAST_ANSWERS, len(self.images)):  # where the time limit came first
+                self.timed.keep(self.timed.call(self.timed.inputs[len(self.answers)]))
+            device_ms = event_ms(lambda: runnable.call(self.timed.inputs[0])) if on_events else None
+        return About(
+            load_seconds=self.loaded.seconds,
+            artifact_mb=runnable.artifact_mb,
+            note=runnable.note,
+            parameters=self.loaded.parameters,
+            cores=",".join(map(str, self.cores)),
+            batch1_agreement=self._agreement() if check else None,
+            device_ms=device_ms,
+        )
+
+    def _agreement(self) -> float:
+        answered = torch.cat(self.answers)
+        return _agreement_at_batch1(answered, self.loaded.eager, self.cell, self.settings, self.batcher)
+
+
+def get_ready(cell: Cell, settings: GridSettings, data: ImageData) -> Ready:
+    """Load a variant into this process, which is pinned to the measurement's cores."""
+    cores = pin_to_cores(settings.measurement_threads)
+    torch.set_num_threads(settings.measurement_threads)
+    alone = functools.partial(on_one_core, cores[-1:])
+    with alone() if cell.variant.single_thread else contextlib.nullcontext():
+        loaded = _loaded(cell, settings)
+    batcher = Batcher(data.test_images, data.mean, data.std, settings.device)
+    images = [batcher.plain(i, i + 1) for i in range(len(data.test_images))]
+    answers: list[Tensor] = []
+
+    def keep(answer: Tensor) -> None:
+        if len(answers) < len(images):
+            answers.append(answer.float().clone())
+
+    timed = as_timed(loaded.runnable, images, keep)
+    return Ready(
+        cell=cell,
+        settings=settings,
+        loaded=loaded,
+        timed=on_core(timed, cores) if cell.variant.single_thread else timed,
+        cores=cores,
+        batcher=batcher,
+        images=images,
+        answers=answers,
+    )
+
+
+def on_core(timed: Timed, cores: Sequence[int]) -> Timed:
+    """The same calls on the last of the cores, with one thread of PyTorch's."""
+    scope = timed.scope
+
+    @contextlib.contextmanager
+    def alone() -> Iterator[None]:
+        with on_one_core(cores[-1:]), scope():
+            yield
+
+    return dataclasses.replace(timed, scope=alone)
+
+
+@contextlib.contextmanager
+def on_one_core(core: Sequence[int]) -> Iterator[None]:
+    """Keep this thread, and those that it starts, on a core, with one thread of PyTorch's; afterwards as before.
+
+    PyTorch starts none meanwhile, so those of its pool keep all the cores that the process has.
+
+    Args:
+        core: none where the system cannot pin.
+    """
+    threads, before = torch.get_num_threads(), usable_cores()
+    torch.set_num_threads(1)
+    if core:
+        os.sched_setaffinity(0, core)
+    try:
+        yield
+    finally:
+        if core:
+            os.sched_setaffinity(0, before)
+        torch.set_num_threads(threads)
+
+
 def measure_here(cell: Cell, settings: GridSettings, data: ImageData, repeats: int, *, check: bool = True) -> Measured:
     """Measure in this process, which is pinned to the measurement's cores; its siblings, if any, wait meanwhile.
 
@@ -217,44 +340,33 @@ def measure_here(cell: Cell, settings: GridSettings, data: ImageData, repeats: i
 
     Raises RuntimeError where it does not.
     """
-    cores = pin_to_cores(settings.measurement_threads)
-    torch.set_num_threads(settings.measurement_threads)
-    loaded = _loaded(cell, settings)
-    runnable, reference = loaded.runnable, _reference(copy.deepcopy(loaded.eager), cell, settings)
-    batcher = Batcher(data.test_images, data.mean, data.std, settings.device)
-    images = [batcher.plain(i, i + 1) for i in range(len(data.test_images))]
-    kept: list[Tensor] = []
-
-    def keep(answer: Tensor) -> None:
-        if len(kept) < len(images):
-            kept.append(answer.float().clone())
-
-    timed, beside = as_timed(runnable, images, keep), as_timed(reference, images)
-    on_events = settings.device == "cuda" and runnable.on_torch_stream
+    ready = get_ready(cell, settings, data)
+    beside = as_timed(_reference(copy.deepcopy(ready.loaded.eager), cell, settings), ready.images)
+    anchor = on_core(beside, ready.cores) if cell.variant.single_thread else None
+    gpu = Gpu.open() if settings.device == "cuda" else None
     with exclusive_turn():
-        watch = DeviceWatch(settings.device)
-        taken = measure(timed, beside, settings.latency, np.random.default_rng(), repeats=repeats, watch=watch)
-        if settings.latency.strict and any(repeat.contended for repeat in taken):
-            foreign = watch.evidence()["foreign_cpu"]
-            raise DisturbedError(f"others used the device to the last retry ({foreign:.1f} cores)")
-        if settings.latency.strict and watch.blind is not None:
-            raise DisturbedError(watch.blind)
-        with runnable.scope():
-            while len(kept) < min(LEAST_ANSWERS, len(images)):  # where the time limit came first
-                keep(runnable.call(runnable.prepare_input(images[len(kept)])))
-            device_ms = event_ms(lambda: runnable.call(timed.inputs[0])) if on_events else None
-        agreement = _agreement_at_batch1(torch.cat(kept), loaded.eager, cell, settings, batcher) if check else None
-    return Measured(
-        repeats=taken,
-        batch1_agreement=agreement,
-        load_seconds=loaded.seconds,
-        device_ms=device_ms,
-        artifact_mb=runnable.artifact_mb,
-        note="; ".join(said for said in (runnable.note, watch.blind) if said) or None,
-        parameters=loaded.parameters,
-        cores=",".join(map(str, cores)),
-        evidence=watch.evidence(),
-    )
+        watch = DeviceWatch(settings.device, gpu)
+        taken = measure(
+            ready.timed,
+            beside,
+            settings.latency,
+            np.random.default_rng(),
+            anchor=anchor,
+            repeats=repeats,
+            watch=watch,
+        )
+        refuse_disturbed(watch, settings, contended=any(repeat.contended for repeat in taken))
+        about = ready.about(check=check)
+    return Measured(about=about, repeats=taken, blind=watch.blind, evidence=watch.evidence())
+
+
+def refuse_disturbed(watch: DeviceWatch, settings: GridSettings, *, contended: bool) -> None:
+    """With --strict: DisturbedError where others used the device, or nothing tells whether they did."""
+    if settings.latency.strict and contended:
+        foreign = watch.evidence()["foreign_cpu"]
+        raise DisturbedError(f"others used the device to the last retry ({foreign:.1f} cores)")
+    if settings.latency.strict and watch.blind is not None:
+        raise DisturbedError(watch.blind)
 
 
 def as_timed(runnable: Runnable, images: Sequence[Tensor], keep: Callable[[Tensor], object] = lambda _: None) -> Timed:
@@ -265,6 +377,7 @@ def as_timed(runnable: Runnable, images: Sequence[Tensor], keep: Callable[[Tenso
         synchronize=runnable.synchronize,
         keep=keep,
         scope=runnable.scope,
+        settle=drain,
     )
 
 

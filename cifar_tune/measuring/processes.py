@@ -17,7 +17,9 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from multiprocessing.connection import Connection
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
+
+import psutil
 
 from cifar_tune.errors import ProcessDiedError
 
@@ -29,6 +31,10 @@ PRELOADED = ["cifar_tune.measuring.measurement", "cifar_tune.measuring.preload",
 COMPILER = ["cifar_tune.measuring.preload_compiler"]
 """What it imports besides, where variants are compiled or loaded from a compiler's cache: seconds more."""
 _preload = [*PRELOADED, *COMPILER]
+SPIN_COUNT = 10_000
+"""How often libgomp's threads look for more work before they sleep. By its own choice that is 300,000 times, 25 ms on a
+Xeon, for which the next call would have to wait. FP32 eager takes as long with this count
+(`benchmarks/drained_rounds.py`)."""
 LEAVE_SECONDS = 5.0
 """Time that a process which has answered has to end by itself."""
 
@@ -77,6 +83,19 @@ def environment_of_fresh(**variables: str | None) -> Iterator[None]:
         _environment.reset(token)
 
 
+def take_turns(entry: object, turn: Callable[[Any], object]) -> NoReturn:
+    """Say that this fresh process is ready, then take each turn that its `TurnTaker` asks for, until that ends it.
+
+    Args:
+        entry: what `TurnTaker.get_ready` returns.
+        turn: given what was asked; what it returns is the turn's answer.
+    """
+    (parent,) = _to_parent
+    parent.send(("ready", entry))
+    while True:
+        parent.send(("taken", turn(parent.recv())))  # asleep in between
+
+
 @contextlib.contextmanager
 def exclusive_turn() -> Iterator[None]:
     """Say that this process is ready, and wait until no sibling has its turn; outside of fresh processes none does."""
@@ -94,16 +113,17 @@ class _Fresh(Generic[R]):
         context.set_forkserver_preload(_preload)
         self._line, far_end = context.Pipe()
         self._process = context.Process(target=_answer, args=(far_end,))
-        self._process.start()
+        with _environment_of_server():
+            self._process.start()
         far_end.close()  # else its death would not be heard
         self._said: tuple[str, Any] = ("", None)
 
     def __enter__(self) -> _Fresh[R]:
         return self
 
-    def __exit__(self, failed: object, *_: object) -> None:
+    def __exit__(self, hurry: object, *_: object) -> None:
         self._line.close()
-        if failed is None:
+        if hurry is None:
             self._process.join(LEAVE_SECONDS)
         self._process.kill()
         self._process.join()
@@ -117,6 +137,21 @@ class _Fresh(Generic[R]):
         """Wait until it asks for its exclusive turn, or has answered."""
         self._listen()
 
+    def taken(self, asked: object, seconds: float) -> Any:
+        """Ask it for a turn, nothing at first; returns what it answers. ProcessDiedError: it took longer."""
+        if asked is not None:
+            with contextlib.suppress(BrokenPipeError):  # as above
+                self._line.send(asked)
+        self._listen(seconds)
+        return self._said[1]
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it alone holds, and would free."""
+        with contextlib.suppress(psutil.Error):
+            return psutil.Process(self._process.pid).memory_full_info().uss
+        return 0
+
     def answer(self) -> R:
         """Give it its turn, and wait for what it returns."""
         if self._said[0] == "ready":
@@ -124,13 +159,66 @@ class _Fresh(Generic[R]):
             self._listen()
         return self._said[1]
 
-    def _listen(self) -> None:
+    def _listen(self, seconds: float | None = None) -> None:
         try:
+            if not self._line.poll(seconds):
+                self._process.kill()
+                raise ProcessDiedError(f"the process gave no answer for {seconds:g} s, and was ended")
             self._said = self._line.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             raise ProcessDiedError("the process died: out of memory, or a crash in native code") from None
         if self._said[0] == "failed":
             raise self._said[1]
+
+
+class TurnTaker:
+    """A fresh process that calls `take_turns`: it gets ready once, then has its turns when they are asked for.
+
+    To be entered; when it is left, the process is ended, whatever it does.
+    """
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._fresh: _Fresh[None] = _Fresh()
+        self._call = call
+
+    def __enter__(self) -> TurnTaker:
+        self._fresh.ask(self._call)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._fresh.__exit__(True)
+
+    def get_ready(self, seconds: float) -> Any:
+        """Wait until it is ready; returns what it says of itself.
+
+        Raises ProcessDiedError where it dies or takes longer, else whatever it raised.
+        """
+        return self._fresh.taken(None, seconds)
+
+    def turn(self, asked: object, seconds: float) -> Any:
+        """What it makes of its turn; it has this process's siblings asleep meanwhile. Raises as `get_ready` does."""
+        return self._fresh.taken(asked, seconds)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it alone holds, and would free."""
+        return self._fresh.memory
+
+
+@contextlib.contextmanager
+def _environment_of_server() -> Iterator[None]:
+    """What the server of fresh processes is to find when it starts, and nobody else: `SPIN_COUNT`.
+
+    OpenMP reads it once, where PyTorch is imported. What the user has set for the same stays.
+    """
+    if {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):
+        yield
+        return
+    os.environ["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
+    try:
+        yield
+    finally:
+        os.environ.pop("GOMP_SPINCOUNT", None)
 
 
 def _answer(parent: Connection[Any, Any]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
 
-from cifar_tune.config import LatencyConfig, Variant
+from cifar_tune.config import LatencyConfig, RaceConfig, Variant
 from cifar_tune.data.datasets import ImageData
 from cifar_tune.device import usable_cpus
 from cifar_tune.models.outside import make_model
@@ -17,6 +18,9 @@ from cifar_tune.models.weights import load_weights
 from cifar_tune.records import Environment, LatencyStage
 from cifar_tune.runtimes import Source
 from cifar_tune.runtimes.quantisation import calibration_images
+
+ROUNDS = 10
+"""Of a block, as long as nothing is known of the variances."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +67,19 @@ class MeasurementCell(Cell):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RaceCell:
+    """One block of a race or of a confirmation."""
+
+    stage: Literal["race", "confirm"]
+    block: int
+    """Counted from 1."""
+    contenders: tuple[Cell, ...]
+    """The first is the baseline."""
+    rounds: int = ROUNDS
+    """In which each contender has a turn: see `race.rounds_from`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class GridSettings:
     """How the variants of one run are evaluated, built and measured."""
 
@@ -71,6 +88,7 @@ class GridSettings:
     threads: int
     """CPU threads of an evaluation or a build."""
     latency: LatencyConfig
+    race: RaceConfig = field(default_factory=RaceConfig)
     cache: str
     """Folder for compiler caches and artifacts, on the node that measures."""
     input_shape: tuple[int, int, int]

@@ -56,6 +56,7 @@ def grid_settings(work: Job, slots: Slots | None = None) -> GridSettings:
         device=work.device,
         threads=1 if slots is None else slots.cpus,
         latency=work.study.latency,
+        race=work.study.race,
         cache=str(build_cache(work.run)),
         input_shape=work.input_shape,
         environment=work.info.measuring.environment,

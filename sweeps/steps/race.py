@@ -10,15 +10,15 @@ import dataclasses
 from collections.abc import Sequence
 
 import pandas as pd
-from analysis.field import contenders, needs_second_choice, race_is_over
-from analysis.race import frame_of
-from cifar_tune.measuring.race import rounds_from
 
 from analysis.choose import choose
+from analysis.field import contenders, needs_second_choice, race_is_over
 from analysis.frames import Row, rows, variant_of
+from analysis.race import frame_of
 from analysis.rivals import rivals_of
 from cifar_tune.blocks import LOOKS
 from cifar_tune.measuring.measurement import latency_skeleton
+from cifar_tune.measuring.race import rounds_from
 from cifar_tune.measuring.target import Cell, MeasurementCell, RaceCell, RaceStage, Target
 from cifar_tune.records import LatencyRecord
 from cifar_tune.runs.ledger import latency_key
@@ -62,9 +62,9 @@ def confirm(work: Job, targets: Sequence[Target], number: int) -> bool:
     Args:
         number: of the choice, counted from 0: each has blocks of its own.
     """
-    latency, images, *question = _asked(work, targets)
+    latency, images, min_accuracy, budget_ms = _asked(work, targets)
     rivals = rivals_of(latency, images)
-    chosen = choose(rivals, *question).index
+    chosen = choose(rivals, min_accuracy, budget_ms).index
     if chosen is None or rivals.baseline is None:
         return False
     blocks = work.study.race.confirm_blocks
