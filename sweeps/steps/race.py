@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal
 
 import pandas as pd
 
@@ -19,7 +20,7 @@ from analysis.rivals import rivals_of
 from cifar_tune.blocks import LOOKS
 from cifar_tune.measuring.measurement import latency_skeleton
 from cifar_tune.measuring.race import rounds_from
-from cifar_tune.measuring.target import Cell, MeasurementCell, RaceCell, RaceStage, Target
+from cifar_tune.measuring.target import Cell, RaceCell, Target
 from cifar_tune.records import LatencyRecord
 from cifar_tune.runs.ledger import latency_key
 from cifar_tune.tuning.metrics import row_measured
@@ -91,7 +92,7 @@ def _cell(row: Row, targets: Sequence[Target]) -> Cell:
     return Cell(target=target, variant=variant_of(row))
 
 
-def run_blocks(work: Job, stage: RaceStage, cells: Sequence[Cell], blocks: Sequence[int]) -> None:
+def run_blocks(work: Job, stage: Literal["race", "confirm"], cells: Sequence[Cell], blocks: Sequence[int]) -> None:
     """The blocks that the ledger does not hold; every contender of each ends as a row.
 
     Args:
@@ -136,21 +137,9 @@ def _key(cell: RaceCell, contender: Cell) -> str:
 def _dead(work: Job, cell: RaceCell, error: str | None) -> list[LatencyRecord]:
     """The rows of a block whose worker died."""
     settings = grid_settings(work)
-    return [
-        dataclasses.replace(
-            latency_skeleton(
-                MeasurementCell(target=c.target, variant=c.variant, stage=cell.stage, block=cell.block), settings
-            ),
-            error=error,
-        )
-        for c in cell.contenders
-    ]
+    return [dataclasses.replace(latency_skeleton(single, settings), error=error) for single in cell.singles]
 
 
 def _seconds_raced(work: Job) -> float:
-    """What the blocks of the race took so far, those before an interruption with it."""
-    taken: dict[int, float] = {}
-    for row in work.ledger.read(LatencyRecord):
-        if row.stage == "race":
-            taken[row.block] = max(taken.get(row.block, 0.0), row.measure_seconds or 0.0)
-    return sum(taken.values())
+    """What the blocks of the race took so far, those before an interruption with it: each row has its share."""
+    return sum(row.measure_seconds or 0.0 for row in work.ledger.read(LatencyRecord) if row.stage == "race")
