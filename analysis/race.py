@@ -181,9 +181,8 @@ def race_of(latency: pd.DataFrame) -> Race:
     if not _shared(raced):  # it was stopped before all contenders had finished a block
         raced = {}
     confirm = [row for row in found if row["stage"] == "confirm"]
-    is_older = (
-        "race" not in {row["stage"] for row in found} and bool(confirm) and all(row["ratio"] is None for row in confirm)
-    )
+    only_confirmed = bool(confirm) and all(row["stage"] == "confirm" for row in found)
+    is_older = only_confirmed and all(row["ratio"] is None for row in confirm)
     return Race(
         raced=raced,
         confirmed={} if is_older else blocks_of(confirm, "confirm"),
