@@ -111,8 +111,7 @@ class Race:
     @property
     def numbers(self) -> set[int]:
         """The blocks of the race that all have who lost none."""
-        finished = [set(found.numbers) for found in self.raced.values() if found.lost is None]
-        return set.intersection(*finished) if finished else set()
+        return _shared(self.raced)
 
     def level(self, key: Key) -> float:
         """The ratio of a whole contender over all blocks of the race."""
@@ -169,12 +168,21 @@ def _of_blocks(kind: Kind, blocks: Blocks) -> Figure:
     )  # fmt: skip
 
 
+def _shared(raced: dict[Key, Blocks]) -> set[int]:
+    """The blocks that all contenders have who lost none."""
+    finished = [set(found.numbers) for found in raced.values() if found.lost is None]
+    return set.intersection(*finished) if finished else set()
+
+
 def race_of(latency: pd.DataFrame) -> Race:
     """The race and the confirmation in the rows of `latency.parquet`."""
     found = rows(select(latency, latency["stage"].isin(STAGES)))
     raced = blocks_of(found, "race")
+    if not _shared(raced):  # it was stopped before all contenders had finished a block
+        raced = {}
     confirm = [row for row in found if row["stage"] == "confirm"]
-    is_older = not raced and bool(confirm) and all(row["ratio"] is None for row in confirm)
+    only_confirmed = bool(confirm) and all(row["stage"] == "confirm" for row in found)
+    is_older = only_confirmed and all(row["ratio"] is None for row in confirm)
     return Race(
         raced=raced,
         confirmed={} if is_older else blocks_of(confirm, "confirm"),

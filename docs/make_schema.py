@@ -31,8 +31,10 @@ The rows of `latency.parquet` that compete, without raw samples and bits, and wi
 |---|---|
 | `paired_ms`, `paired_low_ms`, `paired_high_ms` | latency free of the drift between rows, with its 95 % interval |
 | `paired_accuracy` | accuracy; that of FP32 eager of the same weights where nothing tells the two apart |
-| `accuracy_low` | one-sided 95 % lower bound of the test accuracy |
-| `on_front` | no other row is as fast and as accurate, and better in one |
+| `accuracy_low` | one-sided lower bound of the test accuracy; all of them hold together at 95 % |
+| `figure` | the best figures that there are of the row: `screen`, `race`, `confirm`; `ratio` to `floor_ms` are theirs |
+| `place_ms`, `place_low_ms`, `place_high_ms` | by the race if it finished it, else `paired_ms` |
+| `on_front` | no other row is as fast and as accurate, and better in one; after a race, of the rows that finished it |
 | `front_probability` | share of bootstrap draws in which it is on the front |
 | `on_wide_front` | on the front where size, build time and energy count as well; what is unknown does not count |
 | `feasible` | the accuracy holds the constraint |

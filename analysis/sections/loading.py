@@ -6,6 +6,6 @@ TEXT = """## Load the data
 import pandas as pd
 
 latency = pd.read_parquet("latency.parquet")  # a row per model, variant and stage, with raw samples
-front = pd.read_parquet("front.parquet")  # the rows that compete: on_front, front_probability, feasible, candidate
-front[front.on_front].sort_values("p50_ms")[["model", "arm", "variant", "test_accuracy", "p50_ms"]]
+front = pd.read_parquet("front.parquet")  # the rows that compete: on_front, front_probability, figure, candidate
+front[front.on_front].sort_values("place_ms")[["model", "arm", "variant", "test_accuracy", "place_ms", "figure"]]
 ```"""

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from analysis_data import latency
 from markdown_it import MarkdownIt
 from shipped import CLASSES, CPU, PIXELS, VERIFIED, shipment, source
 
@@ -166,6 +167,29 @@ def test_opset_in_the_card_is_that_of_the_file(tmp_path: Path, weights: Path, fp
 )  # fmt: skip
 def test_model_card_says(weights: Path, fp32: np.ndarray, said: str) -> None:
     assert said in model_card(shipment(weights, fp32, Variant()), VERIFIED)
+
+
+FRESH = dataclasses.replace(
+    latency(stage="confirm", block=1), ratio=0.25, ratio_low=0.24, ratio_high=0.26, typical_ms=2.5, typical_low_ms=2.4,
+    typical_high_ms=2.6, floor_ms=2.3,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "said", ["Typically 2.500 ms (2.400 to 2.600)", "at best 2.300 ms", "0.250 times the baseline"]
+)
+def test_model_card_states_what_new_processes_gave(weights: Path, fp32: np.ndarray, said: str) -> None:
+    card = model_card(shipment(weights, fp32, Variant(), fresh=FRESH, is_confirmed=True), VERIFIED)
+    assert said in card
+    assert "NOT confirmed" not in card
+
+
+def test_cards_say_that_the_candidate_is_not_confirmed(tmp_path: Path, weights: Path, fp32: np.ndarray) -> None:
+    refuted = shipment(weights, fp32, Variant(), fresh=FRESH, is_confirmed=False)
+    assert "NOT confirmed" in model_card(refuted, VERIFIED)
+    write_candidate(tmp_path / "candidate", refuted)
+    card = json.loads((tmp_path / "candidate" / "candidate.json").read_text())
+    assert (card["figure"], card["confirmed"], card["p50_ms"]) == ("confirm", False, 2.5)
 
 
 def test_model_card_of_given_weights_does_not_make_a_recipe_up(weights: Path, fp32: np.ndarray) -> None:

@@ -20,6 +20,7 @@ from analysis.frames import load_run
 from analysis.race import frame_of, race_of
 from analysis.report import analyse, markdown_report, sections_of
 from analysis.rivals import rivals_of
+from analysis.screen import tied_with_lowest
 from analysis.sections import answer
 from analysis.sections.front import front_table
 from cifar_tune.blocks import summarised
@@ -90,6 +91,12 @@ def test_rows_of_fresh_processes_are_told_apart_by_what_processes_differ() -> No
 
     grid = [several(row) for row in (TEACHER, EAGER, A, student(OPENVINO, 1.08), student(COMPILED, 1.01))]
     assert names(grid, field(grid).rows) == ["t0 torch-fp32", "t1 onnxruntime-fp32", "t1 torch-fp32-compile"]
+
+
+def test_lowest_row_is_put_out_in_one_of_twenty_screens_at_most() -> None:
+    rng, error = np.random.default_rng(0), np.full(6, 0.05)
+    kept = [tied_with_lowest(np.exp(rng.normal(0, 0.05, 6)).tolist(), error)[0] for _ in range(1000)]
+    assert np.mean(kept) >= 0.95
 
 
 def test_row_on_the_front_races_though_it_misses_the_constraint() -> None:
@@ -199,6 +206,17 @@ def test_contender_that_died_cannot_be_chosen() -> None:
     choice = chosen([*GRID, *died])
     assert GRID[choice.index or 0].variant == OPENVINO.name
     assert "it did not finish the race (block 3 failed: killed)" in choice.text
+
+
+def test_race_that_was_stopped_in_its_first_block_chooses_nothing() -> None:
+    begun = race([0.2], [0.1], [0.3])[:2]
+    assert variant_chosen([*GRID, *begun, dataclasses.replace(race([0.3], [0.1], [0.3])[2], block=2)]) == ONNX.name
+
+
+def test_blocks_that_not_all_have_finished_do_not_count() -> None:
+    begun = race([9.0], [9.0], [9.0], first=6)[:2]
+    found = race_of(frame_of([*GRID, *race(*map(around, (0.1, 0.2, 0.3))), *begun]))
+    assert found.level((A.trial_id, A.variant)) == pytest.approx(0.1)
 
 
 # --- the confirmation ---------------------------------------------------------------------------------------------
