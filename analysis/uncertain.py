@@ -36,13 +36,19 @@ def reference_levels(grid: list[Row]) -> dict[str, list[float]]:
 
     A published table may lack the raw samples: p50 times the speedup then stands for the median of a row's reference.
     """
-    levels: dict[str, list[float]] = {}
+    return {model: [ms for row in its for ms in row] for model, its in _references(grid).items()}
+
+
+def _references(grid: list[Row]) -> dict[str, list[list[float]]]:
+    """Model -> of each of its rows the medians of FP32 eager, one a repeat."""
+    found: dict[str, list[list[float]]] = {}
     for row in grid:
         repeats = [float(np.median(repeat)) for repeat in _lists(row["reference_ms"]) if len(repeat)]
         if row["reference_ms"] is None and row["speedup"] and row["p50_ms"]:
             repeats = [row["p50_ms"] * row["speedup"]]
-        levels.setdefault(row["model"], []).extend(repeats)
-    return {model: medians for model, medians in levels.items() if medians}
+        if repeats:
+            found.setdefault(row["model"], []).append(repeats)
+    return found
 
 
 def paired_ms(row: Row, levels: dict[str, list[float]]) -> float:
@@ -143,8 +149,10 @@ def draw(rivals: list[Row], grid: list[Row], images: int, draws: int = DRAWS, se
         return Draws(latency_ms=np.zeros((draws, 0)), accuracy=np.zeros((draws, 0)))
     correct = np.stack([unpack_correct(paired_correct(row, grid, images), images) for row in rivals])
     accuracy = resampled_accuracy(correct, rng, draws)
-    levels = reference_levels(grid)
-    drawn = {model: resampled_medians([[level] for level in levels[model]], rng, draws) for model in sorted(levels)}
+    levels = _references(
+        grid
+    )  # a row's repeats share the machine's state of their minute: rows are drawn, then repeats
+    drawn = {model: resampled_medians(levels[model], rng, draws) for model in sorted(levels)}
     latency = [
         _latency(row, known, drawn.get(row["model"]), rng, draws)
         for row, known in zip(rivals, row_levels(rivals), strict=True)

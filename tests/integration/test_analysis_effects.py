@@ -11,6 +11,7 @@ import pytest
 
 from analysis.decide import grid_rows
 from analysis.effects import Effect, factor_effects
+from cifar_tune.between import PRIOR
 from cifar_tune.config import grid_variants
 from cifar_tune.records import LatencyRecord
 
@@ -85,3 +86,12 @@ def test_model_without_a_whole_grid_has_no_effects() -> None:
 def test_grid_whose_raw_samples_a_published_table_lacks_has_no_effects() -> None:
     bare = [dataclasses.replace(row, samples_ms=None, reference_ms=None) for row in measured(0.01)]
     assert effects_of(bare) == []
+
+
+def test_repeats_of_one_process_leave_the_prior_in_the_interval() -> None:
+    one = [dataclasses.replace(row, protocol='{"fresh_processes": false}') for row in measured(0.01)]
+    apart, together = ({e.term: e for e in effects_of(rows)}["fp16"] for rows in (measured(0.01), one))
+    assert together.change == pytest.approx(apart.change)
+    width = math.log((1 + together.high) / (1 + together.low))
+    assert width == pytest.approx(2 * 1.96 * PRIOR * 2 / math.sqrt(8), rel=0.001)
+    assert math.log((1 + apart.high) / (1 + apart.low)) < width / 5

@@ -6,11 +6,15 @@ import dataclasses
 from pathlib import Path
 
 import analysis_data as data
+import numpy as np
 import pytest
 
 from analysis.__main__ import main
-from analysis.compare import moves_of
-from analysis.frames import load_run
+from analysis.compare import holm, moves_of, speeds_of
+from analysis.decide import grid_rows, is_measured
+from analysis.frames import Row, load_run, variant_of
+from analysis.uncertain import row_level
+from cifar_tune.between import level
 from cifar_tune.config import Variant
 from cifar_tune.records import LatencyRecord
 
@@ -52,6 +56,84 @@ def test_accuracy_is_compared_in_pairs(tmp_path: Path, right: int, expected: str
 
 def test_a_row_that_is_measured_no_more_is_a_regression(tmp_path: Path) -> None:
     assert moved(tmp_path, [record(), data.latency()], [data.latency()]) == {"torch-fp16": "gone", "torch-fp32": "same"}
+
+
+def raced(times: float = 1.0, stage: str = "race", blocks: int = 5) -> list[LatencyRecord]:
+    """Blocks of FP16 at so many times 0.5 of the baseline, and the baseline beside itself."""
+    found: list[LatencyRecord] = []
+    for block in range(1, blocks + 1):
+        drift, own = 1 + 0.1 * block, 0.5 * times * (1 + 0.01 * (-1) ** block)
+        for variant, ratio in ((Variant(), 1.0), (FP16, own)):
+            row = data.latency(variant, samples_ms=[[drift * ratio] * 9], reference_ms=[[drift] * 9], ratio=ratio)
+            found.append(dataclasses.replace(row, stage=stage, block=block))
+    return found
+
+
+def test_a_row_of_both_races_is_compared_by_its_blocks(tmp_path: Path) -> None:
+    screen = [data.latency(), record()]
+    runs = [
+        load_run(data.write_run(tmp_path / name, [*screen, *raced(times)])) for name, times in (("a", 1.0), ("b", 1.2))
+    ]
+    move = next(m for m in moves_of(*runs, 0.05, absolute=False) if m.name.endswith("torch-fp16"))
+    assert move.moved == "worse"
+    assert move.speed is not None
+    assert (move.speed.figure, move.speed.times) == ("race", pytest.approx(1 / 1.2))
+
+
+def test_what_is_confirmed_goes_before_what_was_raced(tmp_path: Path) -> None:
+    rows = [data.latency(), record(), *raced(), *raced(stage="confirm")]
+    runs = [load_run(data.write_run(tmp_path / name, rows)) for name in "ab"]
+    figures = {m.speed.figure for m in moves_of(*runs, 0.05, absolute=False) if m.speed is not None}
+    assert figures == {"confirm"}
+
+
+def test_a_race_in_one_run_alone_is_not_mixed_with_the_screen(tmp_path: Path) -> None:
+    screen = [data.latency(), record()]
+    assert moved(tmp_path, [*screen, *raced(3.0)], screen) == {"torch-fp32": "same", "torch-fp16": "same"}
+
+
+@pytest.mark.parametrize(("again", "code"), [(1.0, 0), (1.2, 1)])
+def test_fresh_figures_must_confirm_an_alarm(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], again: float, code: int
+) -> None:
+    a, b, c = (str(data.write_run(tmp_path / n, [record(p)])) for n, p in (("a", 1.0), ("b", 1.2), ("c", again)))
+    assert main(["compare", a, b]) == 1
+    assert f"python sweeps/variant_grid.py --run {b}" in capsys.readouterr().out
+    assert main(["compare", a, b, "--again", c]) == code
+    assert ("| refuted |" in capsys.readouterr().out) == (code == 0)
+
+
+def test_chances_are_corrected_as_holm_says() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_runs_that_are_alike_raise_few_alarms() -> None:
+    rng = np.random.default_rng(0)
+    alarms: list[bool] = []
+    for _ in range(60):
+        spreads = np.exp(rng.uniform(np.log(0.016), np.log(0.10), 40))
+        runs = [[level(row, fresh=True) for row in rng.normal(0, 1, (40, 3)) * spreads[:, None]] for _ in range(2)]
+        speeds = speeds_of(list(zip(*runs, strict=True)))
+        alarms.append(
+            any(c <= 0.05 and s.times < 0.95 for c, s in zip(holm([s.chance for s in speeds]), speeds, strict=True))
+        )
+    assert np.mean(alarms) <= 0.12  # 5 % of 60, and what chance adds to it
+
+
+@pytest.mark.parametrize("name", ["magnitude", "mvtec_screw", "quick", "second_device"])
+def test_published_rows_of_other_weights_raise_no_alarm(name: str) -> None:
+    latency = load_run(Path(__file__).resolve().parents[2] / "docs" / "results" / name).latency
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in grid_rows(latency):
+        if is_measured(row) and variant_of(row) != Variant():
+            found.setdefault((row["model"], row["variant"]), []).append(row)
+    pairs = [tuple(its[:2]) for its in found.values() if len(its) > 1]
+    speeds = speeds_of([(row_level(a), row_level(b)) for a, b in pairs])
+    chances = holm([speed.chance for speed in speeds])
+    assert len(pairs) >= 12
+    assert [s for c, s in zip(chances, speeds, strict=True) if c <= 0.05 and abs(s.times - 1) >= 0.05] == []
 
 
 @pytest.mark.parametrize(("p50", "code"), [(1.0, 0), (1.2, 1)])

@@ -91,6 +91,29 @@ def test_a_missed_target_is_exit_code_1(capsys: pytest.CaptureFixture[str]) -> N
     assert "torch==" in first
 
 
+def test_exact_interval_of_a_share() -> None:
+    assert COMMON.exact(9, 10) == pytest.approx((0.5550, 0.9975), abs=1e-4)
+    assert COMMON.exact(0, 10)[0] == 0.0
+    assert COMMON.exact(10, 10)[1] == 1.0
+
+
+@pytest.mark.parametrize(("second", "held"), [(0.51, True), (0.60, False)])
+def test_a_rerun_is_held_where_the_next_race_lies_in_the_interval(second: float, held: bool) -> None:
+    sys.modules["common"] = COMMON
+    rerun = loaded("race_rerun")
+    first = {"m": [{"ratio": 0.5, "rerun_low": 0.45, "rerun_high": 0.55}]}
+    assert rerun.cases(first, {"m": [{"ratio": second}], "other": []}) == {"m": held}
+    assert rerun.half_width(first["m"]) == pytest.approx(10.0)
+
+
+def test_cases_of_one_race_are_one_cluster() -> None:
+    sys.modules["common"] = COMMON
+    rerun = loaded("race_rerun")
+    all_or_none = [dict.fromkeys("abcde", value) for value in (True, True, False, True)]
+    low, high = rerun.clustered(all_or_none)
+    assert (low <= 0.25, high) == (True, 1.0)
+
+
 def names_of(module: str) -> set[str]:
     """What a module of ours or a benchmark has, read from its source: packages have their files as well."""
     at = FOLDER / module if (FOLDER / f"{module}.py").is_file() else FOLDER.parent / module.replace(".", "/")
