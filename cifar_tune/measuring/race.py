@@ -36,7 +36,7 @@ from cifar_tune.measuring.drain import drain
 from cifar_tune.measuring.latency import NoWatch, Repeat, Timer, Watch, warm_up
 from cifar_tune.measuring.measurement import About, Measured, figures, get_ready, latency_skeleton, refuse_disturbed
 from cifar_tune.measuring.processes import TurnTaker, take_turns
-from cifar_tune.measuring.target import ROUNDS, Cell, GridSettings, MeasurementCell, RaceCell
+from cifar_tune.measuring.target import ROUNDS, Cell, GridSettings, RaceCell
 from cifar_tune.records import LatencyRecord
 from cifar_tune.rounds import round_medians
 
@@ -224,14 +224,8 @@ def raced(cell: RaceCell, settings: GridSettings, data: ImageData) -> list[Laten
     return [rows[i] for i in range(len(cell.contenders))]
 
 
-def _skeleton(cell: RaceCell, number: int, settings: GridSettings) -> LatencyRecord:
-    of = cell.contenders[number]
-    single = MeasurementCell(target=of.target, variant=of.variant, stage=cell.stage, block=cell.block)
-    return latency_skeleton(single, settings)
-
-
 def _failed(cell: RaceCell, number: int, settings: GridSettings, why: str | Exception) -> LatencyRecord:
-    skeleton = _skeleton(cell, number, settings)
+    skeleton = latency_skeleton(cell.singles[number], settings)
     if isinstance(why, str):
         return dataclasses.replace(skeleton, status="failed", error=why)
     return dataclasses.replace(skeleton, status=failed_status(why), error=failure(why))
@@ -363,7 +357,7 @@ class _Group:
             contended=rounds.contended,
         )
         part = Measured(about=seat.entry.about, repeats=[repeat], blind=watch.blind, evidence=watch.evidence())
-        skeleton = _skeleton(self._cell, seat.number, self._settings)
+        skeleton = latency_skeleton(self._cell.singles[seat.number], self._settings)
         return figures(skeleton, [part], lane.calls, self._settings)
 
 

@@ -78,6 +78,14 @@ class RaceCell:
     rounds: int = ROUNDS
     """In which each contender has a turn: see `race.rounds_from`."""
 
+    @property
+    def singles(self) -> list[MeasurementCell]:
+        """What each contender's row is of, in their order."""
+        return [
+            MeasurementCell(target=of.target, variant=of.variant, stage=self.stage, block=self.block)
+            for of in self.contenders
+        ]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GridSettings:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cifar_tune.records import LatencyRecord
     from cifar_tune.shipping.shipment import Verification
     from cifar_tune.tuning.cluster import MeasuringNode
-    from cifar_tune.tuning.workbench import MeasureTask, Preparation, PrepareTask, ShipTask
+    from cifar_tune.tuning.workbench import MeasureTask, Preparation, PrepareTask, RaceTask, ShipTask
 
 Config = dict[str, int]
 """A trial's configuration: `cell` is the number of its cell among those of the task."""
@@ -32,6 +32,11 @@ def prepare_variant(config: Config, workbench: Any, task: list[ray.ObjectRef]) -
 def measure_latency(config: Config, workbench: Any, task: list[ray.ObjectRef]) -> None:
     """Measure one variant at batch 1. The trial has the node to itself: all its CPUs or its GPU, and the slot."""
     _ask(workbench.measure, config, task)
+
+
+def race_block(config: Config, workbench: Any, task: list[ray.ObjectRef]) -> None:
+    """Measure one block of a race: its contenders take turns. The trial holds what a measurement holds."""
+    _ask(workbench.race, config, task)
 
 
 def ship_candidate(config: Config, workbench: Any, task: list[ray.ObjectRef]) -> None:
@@ -77,6 +82,10 @@ class Workbench:
     def measure(self, cell: int, task: MeasureTask, gpus: str | None) -> LatencyRecord:
         """See `workbench.measure`."""
         return self._does.measure(task.cells[cell], task, gpus)
+
+    def race(self, cell: int, task: RaceTask, gpus: str | None) -> list[LatencyRecord]:
+        """See `workbench.race`."""
+        return self._does.race(task.cells[cell], task, gpus)
 
     def ship(self, cell: int, task: ShipTask, gpus: str | None) -> Verification:
         """See `workbench.ship`."""

@@ -5,8 +5,10 @@ What it answers passes through the worker of a trial, which must start in second
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +20,13 @@ from cifar_tune.errors import failed_status, failure
 from cifar_tune.measuring.build import compiled, evaluation, exported
 from cifar_tune.measuring.measurement import BATCH1_IMAGES, latency_skeleton, measured
 from cifar_tune.measuring.processes import environment_of_fresh, in_fresh_process, prepare_fresh_processes
+from cifar_tune.measuring.race import raced
 from cifar_tune.measuring.target import (
     Cell,
     GridSettings,
     MeasurementCell,
     PreparationCell,
+    RaceCell,
     load_target,
     make_source,
 )
@@ -50,6 +54,15 @@ class MeasureTask:
     """The measurements of one step."""
 
     cells: tuple[MeasurementCell, ...]
+    settings: GridSettings
+    data: ray.ObjectRef
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RaceTask:
+    """The blocks of a race or of a confirmation."""
+
+    cells: tuple[RaceCell, ...]
     settings: GridSettings
     data: ray.ObjectRef
 
@@ -96,22 +109,47 @@ def measure(cell: MeasurementCell, task: MeasureTask, gpus: str | None) -> Laten
 
     Beyond Ray's resources it holds the machine's lock of the device, so that two studies take turns.
     """
-    settings = task.settings
-    data: ImageData = ray.get(task.data)
-    tests = data.test_images[:BATCH1_IMAGES]
-    first = dataclasses.replace(data, train_images=data.train_images[:0], test_images=tests)
-    waits = not settings.latency.strict
     try:
-        with (
-            environment_of_fresh(CUDA_VISIBLE_DEVICES=gpus),
-            exclusive_device(settings.device, wait=waits, purpose=f"(run {settings.run})"),
-        ):
+        with _exclusive(task.settings, gpus):
             started = time.perf_counter()
-            record = measured(cell, settings, first)
+            record = measured(cell, task.settings, _first_tests(task.data))
             return dataclasses.replace(record, measure_seconds=time.perf_counter() - started)
     except Exception as error:  # noqa: BLE001 - whatever ends a measurement becomes its row
-        skeleton = latency_skeleton(cell, settings)
-        return dataclasses.replace(skeleton, status=failed_status(error), error=failure(error))
+        return _unmeasured(latency_skeleton(cell, task.settings), error)
+
+
+def race(cell: RaceCell, task: RaceTask, gpus: str | None) -> list[LatencyRecord]:
+    """Measure one block of a race: a row for each contender, in their order. It holds what `measure` holds."""
+    try:
+        with _exclusive(task.settings, gpus):
+            started = time.perf_counter()
+            records = raced(cell, task.settings, _first_tests(task.data))
+            seconds = (time.perf_counter() - started) / len(records)
+            return [dataclasses.replace(record, measure_seconds=seconds) for record in records]
+    except Exception as error:  # noqa: BLE001 - whatever ends a block becomes its rows
+        return [_unmeasured(latency_skeleton(single, task.settings), error) for single in cell.singles]
+
+
+def _unmeasured(skeleton: LatencyRecord, error: Exception) -> LatencyRecord:
+    return dataclasses.replace(skeleton, status=failed_status(error), error=failure(error))
+
+
+def _first_tests(reference: ray.ObjectRef) -> ImageData:
+    """What a measurement needs of the data."""
+    data: ImageData = ray.get(reference)
+    tests = data.test_images[:BATCH1_IMAGES]
+    return dataclasses.replace(data, train_images=data.train_images[:0], test_images=tests)
+
+
+@contextlib.contextmanager
+def _exclusive(settings: GridSettings, gpus: str | None) -> Iterator[None]:
+    """Hold the device; DeviceTakenError where it is taken and the user asked not to wait."""
+    waits = not settings.latency.strict
+    with (
+        environment_of_fresh(CUDA_VISIBLE_DEVICES=gpus),
+        exclusive_device(settings.device, wait=waits, purpose=f"(run {settings.run})"),
+    ):
+        yield
 
 
 def ship(cell: Cell, task: ShipTask, gpus: str | None) -> Verification:
