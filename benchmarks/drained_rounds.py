@@ -29,7 +29,7 @@ from cifar_tune.models.registry import build_model
 
 MODELS = {"resnet_narrow": 32, "resnet18": 32, "resnet_tiny": 8}
 """With the size of their images."""
-WARM_UP_SECONDS, CALL_SECONDS, RUNS, RUN_CALLS = 0.5, 1.5, 10, 5
+WARM_UP_SECONDS, CALL_SECONDS, RUNS, RUN_CALLS = 0.3, 1.0, 10, 3
 UNCHANGED = Target("at most", 0.01)
 WAIT = Target("at most", 3.0, unit=" ms")
 Figures = dict[str, tuple[float, float]]
@@ -82,7 +82,10 @@ def main() -> None:
         print(json.dumps(one_process(args.threads)))
         return
     calls = {spins: lambda spins=spins: in_process(spins, args.threads) for spins in (None, args.spins)}
-    pairs = list(alternate(calls, args.pairs, "swapped"))
+    pairs: list[dict[int | None, Figures]] = []
+    for pair in alternate(calls, args.pairs, "swapped"):
+        pairs.append(pair)
+        print(f"pair {len(pairs)}: {pair}", file=sys.stderr, flush=True)
     verdicts: list[bool] = []
     for model in MODELS:
         own, ours = ([pair[spins][model] for pair in pairs] for spins in (None, args.spins))

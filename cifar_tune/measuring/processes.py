@@ -33,8 +33,8 @@ COMPILER = ["cifar_tune.measuring.preload_compiler"]
 _preload = [*PRELOADED, *COMPILER]
 SPIN_COUNT = 10_000
 """How often libgomp's threads look for more work before they sleep. By its own choice that is 300,000 times, 25 ms on a
-Xeon, for which the next call would have to wait. FP32 eager takes as long with this count
-(`benchmarks/drained_rounds.py`)."""
+Xeon, for which the next call would have to wait. What this count does to FP32 eager, `benchmarks/drained_rounds.py`
+measures."""
 LEAVE_SECONDS = 5.0
 """Time that a process which has answered has to end by itself."""
 

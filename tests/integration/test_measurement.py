@@ -30,8 +30,9 @@ from cifar_tune.errors import (
 from cifar_tune.measuring import build as preparation
 from cifar_tune.measuring import measurement
 from cifar_tune.measuring.build import evaluation, exported
-from cifar_tune.measuring.measurement import measure_here, measured, stand_ins
-from cifar_tune.measuring.processes import exclusive_turn, in_fresh_process, in_fresh_processes
+from cifar_tune.measuring.drain import drain, others_work
+from cifar_tune.measuring.measurement import measure_here, measured, on_one_core, stand_ins
+from cifar_tune.measuring.processes import SPIN_COUNT, exclusive_turn, in_fresh_process, in_fresh_processes
 from cifar_tune.measuring.target import Cell, GridSettings, MeasurementCell, Target
 from cifar_tune.models.registry import build_model
 from cifar_tune.models.weights import save_weights
@@ -185,6 +186,44 @@ def test_speedup_of_the_reference_over_itself_is_about_one(target: Target, tmp_p
     speedup = row(target, Variant(), settings(tmp_path)).speedup
     assert speedup is not None
     assert 0.5 < speedup < 2
+
+
+def test_a_one_thread_variant_has_an_anchor_in_as_many_rounds(target: Target, tmp_path: Path) -> None:
+    anchored = row(target, Variant(single_thread=True), settings(tmp_path))
+    assert anchored.reference_ms is not None
+    assert anchored.anchor_ms is not None
+    assert [len(r) for r in anchored.anchor_ms] == [len(r) for r in anchored.reference_ms]
+    assert row(target, Variant(), settings(tmp_path)).anchor_ms is None
+
+
+def inside_and_after() -> tuple[set[int], int, set[int], int]:
+    torch.set_num_threads(2)
+    with on_one_core([max(os.sched_getaffinity(0))]):
+        inside = os.sched_getaffinity(0), torch.get_num_threads()
+    return *inside, os.sched_getaffinity(0), torch.get_num_threads()
+
+
+def test_calls_of_one_thread_are_kept_on_one_core_and_later_ones_are_not() -> None:
+    cores = os.sched_getaffinity(0)
+    assert in_fresh_process(inside_and_after) == ({max(cores)}, 1, cores, 2)
+
+
+def openmp_spins() -> str | None:
+    return os.environ.get("GOMP_SPINCOUNT")
+
+
+def test_fresh_processes_spin_less() -> None:
+    assert in_fresh_process(openmp_spins) == os.environ.get("GOMP_SPINCOUNT", str(SPIN_COUNT))
+
+
+def threads_that_sleep() -> bool:
+    torch.set_num_threads(2)
+    torch.ones(1 << 22).sum()
+    return drain() and not others_work()
+
+
+def test_after_draining_no_other_thread_works() -> None:
+    assert in_fresh_process(threads_that_sleep)
 
 
 def test_callable_that_answers_otherwise_at_batch_1_is_refused(

@@ -112,7 +112,7 @@ def test_a_protocol_is_all_that_a_figure_depends_on() -> None:
     expected = (
         '{"warmup": 50, "iterations": 500, "max_iterations": 2000, "median_interval": 0.01, "repeats": 3, '
         '"fresh_processes": true, "round_calls": 10, "reference_calls": 3, "window": 0.5, "retries": 1, '
-        '"time_limit": 6.0, "threads": 0}'
+        '"time_limit": 6.0, "threads": 0, "drained": true}'
     )
     assert StudyConfig(latency=LatencyConfig(strict=True)).latency.protocol == expected
 

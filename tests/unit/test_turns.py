@@ -4,11 +4,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from analysis_data import latency
 
 from cifar_tune.blocks import modes, ratio
 from cifar_tune.errors import ProcessDiedError
 from cifar_tune.measuring.drain import LIMIT_SECONDS, drain
-from cifar_tune.measuring.race import MOST_CALLS, TURN_MS, WARM_UP, Rounds, Turn, take_rounds
+from cifar_tune.measuring.race import MOST_CALLS, TURN_MS, WARM_UP, Rounds, Turn, rounds_from, take_rounds
+from cifar_tune.measuring.target import ROUNDS as DEFAULT_ROUNDS
+from cifar_tune.records import LatencyRecord
 
 SPIN_SECONDS = 0.025
 ROUNDS = 10
@@ -162,3 +165,25 @@ def test_a_disturbed_round_is_taken_again_once(disturbed: int, contended: int) -
     found = take_rounds(players, ROUNDS, np.random.default_rng(0), Disturbed(disturbed), retries=1)
     assert (found.kept, found.discarded, found.contended) == (ROUNDS, 1, contended)
     assert len(found.lanes[0].samples_ms) == 3 * ROUNDS
+
+
+def noisy_row(rng: np.random.Generator, within: float, between: float) -> LatencyRecord:
+    """A row of a block whose process took as long as its ten rounds."""
+    level, calls = float(rng.normal(0, between)), 5
+    own = np.exp(level + np.repeat(rng.normal(0, within, 10), calls))
+    seconds = 2 * float(own.sum()) / 1e3
+    return latency(
+        stage="race", samples_ms=[own.tolist()], reference_ms=[[1.0] * 50], round_calls=calls, measure_seconds=seconds
+    )
+
+
+@pytest.mark.parametrize(("within", "between", "rounds"), [(0.001, 0.05, 5), (0.1, 0.02, 16), (0.1, 0.0, 30)])
+def test_rounds_follow_from_the_variances_within_their_bounds(within: float, between: float, rounds: int) -> None:
+    rng = np.random.default_rng(0)
+    assert rounds_from([noisy_row(rng, within, between) for _ in range(400)]) == pytest.approx(
+        rounds, abs=4 if rounds == 16 else 0
+    )
+
+
+def test_without_two_blocks_nothing_is_known_of_variances() -> None:
+    assert rounds_from([noisy_row(np.random.default_rng(0), 0.1, 0.1)]) == DEFAULT_ROUNDS
