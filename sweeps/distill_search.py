@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from analysis.report import Candidate, write_report
+from analysis.report import write_report
 from cifar_tune import cli
 from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, Arm
 from cifar_tune.errors import StudyFailedError
@@ -84,9 +84,8 @@ def run(config: StudyConfig) -> str:
         decide(work, targets)
         write_tables(work, finals, finalists.ids)
         result = write_report(work.run)
-        if result.candidate is not None:
-            ship(work, prepared, targets, find_row(work, result.candidate), result.text)
-            result = write_report(work.run)  # with what the check of the candidate found
+        ship(work, prepared, targets, result)
+        result = write_report(work.run)  # with what the check of the candidate found
         forget_builds(work.run)
         work.view.say(result.text)
     return shown(work, result.path)
@@ -281,12 +280,6 @@ def _final(trial: TrialRecord) -> TrialRecord:
     if trial.stage == "final":
         return trial
     return dataclasses.replace(trial, trial_id=f"final-{trial.trial_id}", stage="final")
-
-
-def find_row(work: Job, candidate: Candidate) -> LatencyRecord:
-    """The grid's row of the candidate."""
-    wanted = (candidate.trial_id, candidate.variant, "grid")
-    return next(r for r in work.ledger.read(LatencyRecord) if (r.trial_id, r.variant, r.stage) == wanted)
 
 
 def main(argv: Sequence[str], prog: str = "distill_search.py") -> None:

@@ -158,12 +158,14 @@ def note_verification(folder: Path, shipment: Shipment, verification: Verificati
     _write_card(folder, {**_card(shipment), "verification": asdict(verification)})
 
 
-def is_shipped(folder: Path, row: LatencyRecord) -> bool:
-    """Whether the folder holds this row already, whole and verified."""
+def is_shipped(folder: Path, shipment: Shipment) -> bool:
+    """Whether the folder holds this candidate already, whole and verified, with the figures that are stated of it."""
     try:
         there: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        held = (there["checkpoint_sha256"], there["variant"])
-        return held == (row.checkpoint_sha256, asdict(row.measured_variant)) and there["verification"]["ok"]
+        row = shipment.row
+        wanted = {"variant": asdict(row.measured_variant), **_latency(shipment)}
+        same = there["checkpoint_sha256"] == row.checkpoint_sha256 and wanted.items() <= there.items()
+        return same and there["verification"]["ok"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

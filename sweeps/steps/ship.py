@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from analysis.paired import interval
+from analysis.report import Candidate, Report
+from cifar_tune.blocks import summarised
 from cifar_tune.config import REFERENCE
 from cifar_tune.measuring.target import Cell, Target
 from cifar_tune.records import EvaluationRecord, LatencyRecord, TrialRecord
@@ -23,21 +25,21 @@ from sweeps.steps.grid import grid_settings
 from sweeps.steps.job import Job
 
 
-def ship(work: Job, prepared: Prepared, targets: Sequence[Target], row: LatencyRecord, reason: str) -> None:
-    """Make `<run>/candidate/` for the chosen row of the grid, and check it.
-
-    Args:
-        reason: why it was chosen.
-    """
+def ship(work: Job, prepared: Prepared, targets: Sequence[Target], report: Report) -> None:
+    """Make `<run>/candidate/` for the report's candidate, if there is one, and check it."""
+    if report.candidate is None:
+        return
+    row = _row(work, report.candidate)
     folder = work.run.absolute() / "candidate"
-    if is_shipped(folder, row):
+    shipment = _shipment(work, prepared, targets, row, report)
+    if is_shipped(folder, shipment):
         return
     target = next(s for s in targets if s.trial_id == row.trial_id)
     task = ShipTask(
         cells=(Cell(target=target, variant=row.measured_variant),),
         settings=grid_settings(work),
         data=work.data,
-        shipment=_shipment(work, prepared, target, row, reason),
+        shipment=shipment,
         folder=folder,
         fp32=_fp32_classes(work, row),
     )
@@ -52,7 +54,20 @@ def ship(work: Job, prepared: Prepared, targets: Sequence[Target], row: LatencyR
     run_cells(work, CellStep(title="candidate", trainable=ship_candidate, bundle=bundle), task, keep)
 
 
-def _shipment(work: Job, prepared: Prepared, target: Target, row: LatencyRecord, reason: str) -> Shipment:
+def _row(work: Job, candidate: Candidate) -> LatencyRecord:
+    """The grid's row of the candidate."""
+    wanted = (candidate.trial_id, candidate.variant, "grid")
+    return next(r for r in work.ledger.read(LatencyRecord) if (r.trial_id, r.variant, r.stage) == wanted)
+
+
+def _confirmed(work: Job, row: LatencyRecord) -> LatencyRecord | None:
+    """What new processes gave of it after the choice, summed up; None where they were not asked, or failed."""
+    found = summarised([r for r in work.ledger.read(LatencyRecord) if r.stage == "confirm"])
+    return next((r for r in found if (r.trial_id, r.variant) == (row.trial_id, row.variant) and r.ratio), None)
+
+
+def _shipment(work: Job, prepared: Prepared, targets: Sequence[Target], row: LatencyRecord, report: Report) -> Shipment:
+    target = next(s for s in targets if s.trial_id == row.trial_id)
     data, trials = prepared.data, work.ledger.read(TrialRecord)
     study = json.loads((work.run / "study.json").read_text(encoding="utf-8"))
     assert target.checkpoint is not None
@@ -69,7 +84,9 @@ def _shipment(work: Job, prepared: Prepared, target: Target, row: LatencyRecord,
         std=data.std,
         image_size=work.input_shape[1],
         accuracy_interval=interval(row.test_accuracy, len(data.test_images)),
-        reason=reason,
+        reason=report.text,
+        fresh=_confirmed(work, row),
+        is_confirmed=report.is_confirmed,
         command=study["command"],
     )
 

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from watched import Watched
 
+from cifar_tune.blocks import LOOKS
 from sweeps import variant_grid
 
 pytestmark = pytest.mark.timeout(1200)  # two minutes where nothing else runs
@@ -144,13 +145,13 @@ def test_onnx_runtime_is_measured_beside_the_grid(run: Path) -> None:
 
 
 def test_speedups_are_of_paired_rounds_and_have_intervals(run: Path) -> None:
-    for row in table(run, "latency").query("compile == 'none'").itertuples():
+    for row in table(run, "latency").query("compile == 'none' and stage == 'grid'").itertuples():
         assert [len(r) / 10 for r in row.samples_ms] == [len(r) / 3 for r in row.reference_ms]
         assert row.speedup_low <= row.speedup <= row.speedup_high
 
 
 def test_measured_rows_have_samples_accuracy_and_statistics(run: Path) -> None:
-    measured = table(run, "latency").query("compile == 'none'")
+    measured = table(run, "latency").query("compile == 'none' and stage == 'grid'")
     assert (measured.status == "ok").all(), measured.error.to_list()
     assert (measured.samples_ms.map(lambda repeats: sum(map(len, repeats))) >= 700).all()
     columns = ["test_accuracy", "agreement", "batch1_agreement", "mean_ms", "p50_ms", "p95_ms", "p99_ms", "std_ms"]
@@ -164,9 +165,32 @@ def test_correct_bits_give_the_accuracy(run: Path) -> None:
         assert bits.mean() == pytest.approx(row.test_accuracy)
 
 
-def test_candidate_and_baseline_are_confirmed_three_times(run: Path) -> None:
+def test_finalists_race_in_five_blocks_at_least(run: Path) -> None:
+    race = table(run, "latency").query("stage == 'race'")
+    blocks = race.groupby(["trial_id", "variant"]).block.apply(sorted).map(tuple)
+    assert set(blocks) == {tuple(range(1, race.block.max() + 1))}
+    assert race.block.max() in LOOKS
+
+
+def test_candidate_and_baseline_are_confirmed_in_five_blocks(run: Path) -> None:
     confirm = table(run, "latency").query("stage == 'confirm'")
-    assert set(confirm.groupby(["trial_id", "variant"]).block.apply(sorted).map(tuple)) == {(1, 2, 3)}
+    candidate = table(run, "front").query("candidate").iloc[0]
+    of_candidate = confirm[(confirm.trial_id == candidate.trial_id) & (confirm.variant == candidate.variant)]
+    assert len(of_candidate) == 5
+    assert (confirm[confirm.arm == "teacher"].variant == "torch-fp32").any()
+
+
+def test_a_block_is_of_the_baseline_s_calls_beside_the_contender_s(run: Path) -> None:
+    for _, block in table(run, "latency").query("stage == 'race'").groupby("block"):
+        baseline = block[(block.arm == "teacher") & (block.variant == "torch-fp32")].iloc[0]
+        assert all(list(r[0]) == list(baseline.samples_ms[0]) for r in block.reference_ms)
+
+
+def test_the_candidate_s_figures_are_those_of_its_confirmation(run: Path) -> None:
+    candidate = table(run, "front").query("candidate").iloc[0]
+    card = json.loads((run / "candidate" / "candidate.json").read_text())
+    assert (candidate.figure, card["figure"]) == ("confirm", "confirm")
+    assert card["p50_ms"] == pytest.approx(candidate.place_ms)
 
 
 def test_candidate_classifies_an_image_file(watched: Watched, run: Path) -> None:

@@ -95,17 +95,27 @@ def test_slow_models_are_checked_on_fewer_images(tmp_path: Path, weights: Path, 
 def test_candidate_is_shipped_once_it_is_checked(tmp_path: Path, weights: Path, fp32: np.ndarray) -> None:
     shipped, folder = shipment(weights, fp32, Variant()), tmp_path / "candidate"
     write_candidate(folder, shipped)
-    assert not is_shipped(folder, shipped.row)
+    assert not is_shipped(folder, shipped)
     note_verification(folder, shipped, VERIFIED)
-    assert is_shipped(folder, shipped.row)
-    assert not is_shipped(folder, dataclasses.replace(shipped.row, precision="fp16"))
+    assert is_shipped(folder, shipped)
+    assert not is_shipped(folder, dataclasses.replace(shipped, row=dataclasses.replace(shipped.row, precision="fp16")))
+
+
+def test_candidate_whose_figures_were_measured_again_is_made_again(
+    tmp_path: Path, weights: Path, fp32: np.ndarray
+) -> None:
+    shipped, folder = shipment(weights, fp32, Variant()), tmp_path / "candidate"
+    write_candidate(folder, shipped)
+    note_verification(folder, shipped, VERIFIED)
+    fresh = dataclasses.replace(shipped.row, stage="confirm", typical_ms=1.9, floor_ms=1.8, ratio=0.5)
+    assert not is_shipped(folder, dataclasses.replace(shipped, fresh=fresh, is_confirmed=True))
 
 
 def test_candidate_that_was_not_verified_is_made_again(tmp_path: Path, weights: Path, fp32: np.ndarray) -> None:
     shipped, folder = shipment(weights, fp32, Variant()), tmp_path / "candidate"
     write_candidate(folder, shipped)
     note_verification(folder, shipped, dataclasses.replace(VERIFIED, ok=False))
-    assert not is_shipped(folder, shipped.row)
+    assert not is_shipped(folder, shipped)
 
 
 @pytest.mark.parametrize("card", ["", "[]", "{}"])
@@ -113,7 +123,7 @@ def test_candidate_with_a_damaged_card_is_made_again(
     tmp_path: Path, weights: Path, fp32: np.ndarray, card: str
 ) -> None:
     (tmp_path / "candidate.json").write_text(card)
-    assert not is_shipped(tmp_path, shipment(weights, fp32, Variant()).row)
+    assert not is_shipped(tmp_path, shipment(weights, fp32, Variant()))
 
 
 def test_candidate_takes_the_place_of_an_earlier_one(tmp_path: Path, weights: Path, fp32: np.ndarray) -> None:
@@ -123,7 +133,7 @@ def test_candidate_takes_the_place_of_an_earlier_one(tmp_path: Path, weights: Pa
     shipped = shipment(weights, fp32, variant)
     found = make_candidate(folder, shipped, source(folder, weights, variant), check(fp32))
     assert found.ok, found
-    assert is_shipped(folder, shipped.row)
+    assert is_shipped(folder, shipped)
     assert {p.name for p in folder.iterdir()} >= {"model.onnx", "model.safetensors", "MODEL_CARD.md", "example.py"}
     assert not {"model.engine", "__pycache__"} & {p.name for p in folder.iterdir()}
 
