@@ -326,7 +326,7 @@ class RaceConfig:
     """The race of the finalists of the grid, and the confirmation of its winner (R16)."""
 
     time_limit: float = 600.0
-    """Seconds of the race of the finalists: it ends at the first look (5, 10, 15, 20 blocks) after them."""
+    """Seconds of the race of the finalists: after 5, 10 or 15 blocks it ends where five more would take it beyond."""
     contenders: int = 8
     """Most finalists of the race, the baseline among them."""
     memory_gb: float | None = field(default=None, metadata=NO_FLAG)

@@ -46,14 +46,18 @@ def decide(work: Job, targets: Sequence[Target]) -> None:
 
 
 def race(work: Job, targets: Sequence[Target]) -> None:
-    """Blocks of fresh processes, until one finalist is the fastest beyond doubt or the time is up."""
+    """Blocks of fresh processes, until one finalist is the fastest beyond doubt or the next look would come too late.
+
+    A race has the blocks of the first look, whatever they take.
+    """
     asked = _asked(work, targets)
     field = contenders(*asked, work.study.race.contenders)
     work.view.say(field.text)
     cells = _cells(asked[0], field.rows, targets)
     for look in LOOKS if len(cells) > 1 else ():
         run_blocks(work, "race", cells, range(1, look + 1))
-        if race_is_over(*_asked(work, targets)) or _seconds_raced(work) >= work.study.race.time_limit:
+        next_look = _seconds_raced(work) * (look + LOOKS[0]) / look
+        if race_is_over(*_asked(work, targets)) or next_look > work.study.race.time_limit:
             return
 
 

@@ -190,7 +190,7 @@ def test_the_candidate_s_figures_are_those_of_its_confirmation(run: Path) -> Non
     candidate = table(run, "front").query("candidate").iloc[0]
     card = json.loads((run / "candidate" / "candidate.json").read_text())
     assert (candidate.figure, card["figure"]) == ("confirm", "confirm")
-    assert card["p50_ms"] == pytest.approx(candidate.place_ms)
+    assert card["p50_ms"] == pytest.approx(candidate.typical_ms)
 
 
 def test_candidate_classifies_an_image_file(watched: Watched, run: Path) -> None:
