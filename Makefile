@@ -12,9 +12,9 @@ run: setup
 fast: lint
 	@export OMP_NUM_THREADS=1; $(call with_types,tests/unit)
 
-# all there is: ten minutes; two workers, since much of it is waiting for processes to start
+# all there is: some twenty minutes
 test: lint
-	@$(call with_types,-n 2 --dist loadgroup --durations=15)
+	@$(call with_types,--durations=25)
 
 # pyright needs one core, and works beside the tests; what it says comes after what they say; either may fail
 define with_types
@@ -35,7 +35,7 @@ types: setup
 	$(BIN)/pyright
 
 tests: setup
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -q
 
 setup: $(VENV)/.ready
 

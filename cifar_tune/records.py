@@ -174,6 +174,7 @@ class LatencyRecord:
     """Calls of the variant in a round. The samples of reference and anchor are divided among as many rounds."""
     mean_ms: float | None = None
     p50_ms: float | None = None
+    """Geometric mean of the processes' medians; of one process the median of its samples."""
     p50_low_ms: float | None = None
     """Lower end of the 95 % confidence interval of the median that fresh processes give: a t-interval over the row's
     processes. Of one process it is wide: processes count as 15 % apart then."""
@@ -235,7 +236,8 @@ class LatencyRecord:
     checkpoint_mb: float | None = None
     parameters: int | None = None
     speedup: float | None = None
-    """Median over the paired rounds of FP32 eager of the same weights divided by this variant."""
+    """FP32 eager of the same weights divided by this variant, in paired rounds: the median of a process's rounds, the
+    geometric mean over processes."""
     speedup_low: float | None = None
     """Lower end of its 95 % confidence interval, over processes as that of the median."""
     speedup_high: float | None = None

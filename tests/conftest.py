@@ -1,6 +1,5 @@
 """Settings of all tests, and the small data sets that several of them read."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -33,19 +32,3 @@ def parquet(tmp_path: Path) -> Path:
     write_parquet(tmp_path / "shards" / "train-1.parquet", [1, 0] * 6, names=names)
     write_parquet(tmp_path / "shards" / "test-0.parquet", [0, 1] * 3, names=names)
     return tmp_path / "shards"
-
-
-def pytest_configure() -> None:
-    """Each worker has a folder of Ray's own: there Prometheus finds what to scrape, and must find no other's."""
-    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
-        os.environ["RAY_TMPDIR"] = f"/tmp/{worker}"
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With several workers, one makes the watched study first and has all its readers. The others get files."""
-    if not config.getoption("numprocesses", None):
-        return
-    readers = {item: "watched" in getattr(item, "fixturenames", ()) for item in items}
-    for item, reads in readers.items():
-        item.add_marker(pytest.mark.xdist_group("watched" if reads else item.path.stem))
-    items.sort(key=lambda item: not readers[item])

@@ -292,8 +292,8 @@ def _samples_beyond(count: int, share: float) -> int:
 def statistics(samples_ms: Sequence[Sequence[float]], *, fresh: bool = True) -> dict[str, float | None]:
     """Statistics of the samples as fields of LatencyRecord; percentiles that are not bounded are None.
 
-    Percentiles are those of the pooled samples. Their intervals are for what another process would give: see
-    `between.level` for the median's, `_tail_bounds` for the others'.
+    The median is the geometric mean of the processes' medians, with the interval of `between.level`. The other
+    percentiles are those of the pooled samples, with `_tail_bounds`. All are for what other processes would give.
 
     Args:
         samples_ms: milliseconds, a list per repeat.
@@ -301,12 +301,13 @@ def statistics(samples_ms: Sequence[Sequence[float]], *, fresh: bool = True) -> 
     """
     pooled = np.concatenate([np.asarray(repeat, dtype=np.float64) for repeat in samples_ms])
     medians = np.array([np.median(repeat) for repeat in samples_ms])
-    low, high = _between(np.log(medians), pooled, fresh=fresh).interval()
+    middle = _between(np.log(medians), pooled, fresh=fresh)
+    low, high = middle.interval()
     bounds = _tail_bounds(samples_ms, fresh=fresh)
     tails = {p: None if bound is None else float(np.percentile(pooled, p)) for p, bound in bounds.items()}
     return {
         "mean_ms": float(pooled.mean()),
-        "p50_ms": float(np.percentile(pooled, 50)),
+        "p50_ms": math.exp(middle.mean),
         "p50_low_ms": low,
         "p50_high_ms": high,
         "p95_ms": tails[95],
@@ -319,8 +320,9 @@ def statistics(samples_ms: Sequence[Sequence[float]], *, fresh: bool = True) -> 
 
 
 def _between(logs: Floats, pooled: Floats, *, fresh: bool) -> Level:
-    """The level over processes of a figure whose values within them are pooled here."""
+    """The level over processes of a figure whose values within them are pooled here; of one process their median."""
     low, high = median_interval(pooled)
+    logs = logs if fresh else np.log([np.median(pooled)])
     return level(logs, fresh=fresh, within=math.log(high / low) / (2 * t_quantile(0.975, math.inf)))
 
 
@@ -359,10 +361,10 @@ def paired_speedup(
     *,
     fresh: bool = True,
 ) -> tuple[float, float, float]:
-    """Median over the rounds of (reference / variant), with its 95 % interval.
+    """How many times as fast as the reference the variant is, with its 95 % interval.
 
-    A round's figure is the median of its calls, a process's the median of its rounds. The interval is that of
-    `between.level` over the processes.
+    A round's figure is the median of its calls, a process's the median of its rounds. The speedup is the geometric mean
+    of the processes' figures, with the interval of `between.level`.
 
     Args:
         samples_ms: milliseconds, a list per repeat.
@@ -373,5 +375,5 @@ def paired_speedup(
     medians = (round_medians(v, r, round_calls) for v, r in zip(samples_ms, reference_ms, strict=True))
     ratios = [reference / variant for variant, reference in medians]
     pooled = np.concatenate(ratios)
-    low, high = _between(np.log([np.median(repeat) for repeat in ratios]), pooled, fresh=fresh).interval()
-    return float(np.median(pooled)), low, high
+    found = _between(np.log([np.median(repeat) for repeat in ratios]), pooled, fresh=fresh)
+    return math.exp(found.mean), *found.interval()

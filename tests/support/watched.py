@@ -60,7 +60,7 @@ def whole_study(scratch: Path, name: str, images: Path, *options: str) -> Study:
         scratch,
         name,
         options=["--data", str(images), *OPTIONS, *options],
-        environment={"CXX": "no-such-compiler", "RAY_TMPDIR": "/tmp"},  # Ray's usual one, which Prometheus reads
+        environment={"CXX": "no-such-compiler"},
     )
 
 

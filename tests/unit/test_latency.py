@@ -295,3 +295,14 @@ def test_p99_is_left_out_where_the_samples_do_not_bound_it() -> None:
 def test_fewer_than_700_samples_are_refused() -> None:
     with pytest.raises(ValueError, match="699; allowed is 700 or more"):
         LatencyConfig(iterations=233, repeats=3)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_intervals_hold_the_figures_that_they_are_of(fresh: bool) -> None:
+    """Also where two of three repeats were disturbed."""
+    samples = [[1.0] * 240, [1.0] * 240, [9.0] * 240]
+    reference = [[20.0] * 72, [20.0] * 72, [500.0] * 72]
+    found = statistics(samples, fresh=fresh)
+    speedup, low, high = paired_speedup(samples, reference, 10, fresh=fresh)
+    assert low <= speedup <= high
+    assert found["p50_low_ms"] <= found["p50_ms"] <= found["p50_high_ms"]
