@@ -35,6 +35,7 @@ def main(run: Path) -> None:
     trials = pd.read_parquet(run / "trials.parquet")
     assert {"teacher", "plain", "distill", "final"} <= set(trials.stage)
     if pd.read_parquet(run / "front.parquet").candidate.any():
+        assert {"race", "confirm"} <= set(latency.stage), f"stages are {set(latency.stage)}"
         for name in CANDIDATE:
             assert (run / "candidate" / name).stat().st_size > 0, f"candidate/{name} is missing"
         verification = json.loads((run / "candidate" / "candidate.json").read_text())["verification"]

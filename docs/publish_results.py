@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 RESULTS = Path(__file__).with_name("results")
 MOST_BYTES = 2**20
-SAMPLES = ("samples_ms", "reference_ms")
+SAMPLES = ("samples_ms", "reference_ms", "anchor_ms")
 COPIED = ("trials.parquet", "epochs.parquet", "importance.parquet", "latency.parquet", "front.parquet",
           "serving.parquet", "comparison.csv")  # fmt: skip
 
