@@ -131,8 +131,8 @@ def moves_of(
     """Every row of the grid that was measured in one of the runs; of `only` these, where it is given.
 
     A row moves where a test says so and the figure is beyond the threshold. All tests of the comparison, of latency and
-    of accuracy, share an error of 5 % (Holm, "A simple sequentially rejective multiple test procedure", 1979): of two
-    runs that are alike, one in twenty comparisons at most names a row.
+    of accuracy, share an error of 5 % (Holm, "A simple sequentially rejective multiple test procedure", 1979). So of
+    twenty comparisons of runs that are alike, one at most names a row.
     """
     before, after = _named_rows(first), _named_rows(second)
     names = [name for name in dict.fromkeys([*before, *after]) if only is None or name in only]

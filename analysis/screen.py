@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.frames import Row
+from cifar_tune.between import PRIOR
 from cifar_tune.blocks import CONFIDENCE
 from cifar_tune.rounds import round_ratios
 
-PRIOR = 0.15
-"""Standard deviation between processes, of logarithms, where rows have but one process each."""
 _MEDIAN_ERROR = 1.2533
 """Standard error of a median, in those of a mean."""
 _QUARTILES_APART = 1.349

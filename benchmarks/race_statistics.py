@@ -2,10 +2,14 @@
 
     python benchmarks/race_statistics.py [--races 1000]
 
-Blocks differ by drift, which all contenders share, and processes by 1.6 to 10 %. Shown is how often the confidence
-interval holds the true ratio and the rerun interval the next race's, after 5, 10 and 20 blocks and where a race stops
-at the first of the looks that leaves one contender; how often ten blocks find a slowdown of 5 %; how often `compare`
-alarms on two runs that are alike, and how often it names a row as slower or faster. It takes about a minute.
+Blocks differ by drift, which all contenders share, and processes by 1.6 to 10 %. Shown is
+
+- how often the confidence interval holds the true ratio, and the rerun interval the next race's: after 5, 10 and 20
+  blocks, and where a race stops at the first look that leaves one contender;
+- how often ten blocks find a slowdown of 5 %;
+- how often `compare` alarms on two runs that are alike, and how often it names a row as slower or faster.
+
+It takes about a minute.
 """
 
 from __future__ import annotations

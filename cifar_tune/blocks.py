@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cifar_tune.between import t_quantile
 from cifar_tune.config import REFERENCE, TEACHER_ARM
 from cifar_tune.records import LatencyRecord
 
@@ -98,7 +99,7 @@ def _of_logs(logs: Floats, between: float, rerun_blocks: int | None) -> Interval
     if blocks < 2:
         raise ValueError(f"blocks are {blocks}; allowed is 2 or more, since one block has no spread")
     mean, variance = float(np.mean(logs)), float(np.var(logs, ddof=1))
-    factor = _t_quantile(0.5 + CONFIDENCE / 2, blocks - 1)
+    factor = t_quantile(0.5 + CONFIDENCE / 2, blocks - 1)
     half = factor * math.sqrt(variance / blocks + between**2)
     rerun = factor * math.sqrt(variance / blocks + variance / (rerun_blocks or blocks) + 2 * between**2)
     low, high, rerun_low, rerun_high = (math.exp(mean + d) for d in (-half, half, -rerun, rerun))
@@ -119,14 +120,7 @@ def is_above(own_ratios: ArrayLike, other_ratios: ArrayLike, share: float = CONF
     if error == 0:
         return difference > 0
     squares = own_error**2 / (len(own) - 1) + other_error**2 / (len(other) - 1)
-    return difference > _t_quantile(share, (own_error + other_error) ** 2 / squares) * error
-
-
-def _t_quantile(share: float, degrees: float) -> float:
-    """Of Student's t distribution."""
-    from scipy.special import stdtrit  # scipy.stats has it, too, and takes half a second to import
-
-    return float(stdtrit(degrees, share))
+    return difference > t_quantile(share, (own_error + other_error) ** 2 / squares) * error
 
 
 def typical(own_ms: ArrayLike) -> tuple[float, float, float]:
@@ -166,7 +160,7 @@ def tied_with_fastest(milliseconds: ArrayLike, looks: int = 1) -> NDArray[np.boo
     contenders, blocks = logs.shape
     if contenders == 1 or blocks < 2:
         return np.ones(contenders, dtype=np.bool_)
-    bound = _t_quantile(1 - (1 - CONFIDENCE) / (looks * (contenders - 1)), blocks - 1)
+    bound = t_quantile(1 - (1 - CONFIDENCE) / (looks * (contenders - 1)), blocks - 1)
     differences = logs[:, None, :] - logs[None, :, :]
     errors = differences.std(axis=2, ddof=1) / math.sqrt(blocks)
     return ~(differences.mean(axis=2) > bound * errors).any(axis=1)
