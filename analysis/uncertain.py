@@ -81,8 +81,8 @@ def row_levels(rows: list[Row]) -> list[Level]:
 def row_level(row: Row) -> Level:
     """The same of a row by itself."""
     fresh = bool(json.loads(row["protocol"]).get("fresh_processes", True))
-    if fresh and row["samples_ms"] is not None:
-        return level(process_logs(row), fresh=True)
+    if row["samples_ms"] is not None:
+        return level(process_logs(row), fresh=fresh)
     middle = -math.log(row["speedup"]) if row["speedup"] else math.log(row["p50_ms"])
     return Level(mean=middle, error=PRIOR, degrees=math.inf, processes=1)
 
