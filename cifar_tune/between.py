@@ -74,10 +74,11 @@ def change(before: Level, after: Level) -> Level:
 def moderated(levels: Sequence[Level]) -> list[Level]:
     """The same levels, each error drawn towards that of all rows, with the degrees of freedom that this gives.
 
-    Three processes tell little of their own spread; all rows of a run together tell how large it is and how much it
-    differs from row to row (Smyth, "Linear models and empirical Bayes methods for assessing differential expression",
-    Statistical Applications in Genetics and Molecular Biology 3, 2004). Rows of one process keep the prior. Fewer than
-    LEAST_ROWS rows keep their own errors.
+    Three processes tell little of their own spread. All rows of a run together tell how large it is, and how much it
+    differs from row to row. Rows of one process keep the prior. Fewer than LEAST_ROWS rows keep their own errors.
+
+    Source: Smyth, "Linear models and empirical Bayes methods for assessing differential expression", Statistical
+    Applications in Genetics and Molecular Biology 3, 2004.
     """
     measured = [found for found in levels if not math.isinf(found.degrees)]
     if len(measured) < LEAST_ROWS:
