@@ -2,9 +2,10 @@
 
 All are alive, and all are asleep but one. In each round every contender has a turn, in an order that is drawn anew.
 So a machine that drifts meets all of them alike, and the ratio of two stays. This is duet benchmarking (Bulej et al.,
-arXiv 2001.05811); on few cores the two alternate instead of running at the same time. Processes differ more than calls, so a
-race is made of blocks, and how many rounds a process is worth follows from the variances (Kalibera and Jones, "Rigorous
-benchmarking in reasonable time", 2013).
+arXiv 2001.05811); on few cores the two alternate instead of running at the same time.
+
+Processes differ more than calls, so a race is made of blocks. How many rounds a process is worth follows from the
+variances (Kalibera and Jones, "Rigorous benchmarking in reasonable time", 2013).
 """
 
 from __future__ import annotations
