@@ -111,7 +111,7 @@ def compare(
         f"## Rows\n\n{_table(moves)}",
         f"## FP32 eager\n\n{_levels(rivals)}",
         f"## What else differs\n\n{_differences(first, second)}",
-        f"## Verdict\n\n{_verdict(worse, second, asked=again is None)}",
+        f"## Verdict\n\n{_verdict(worse, first, second, asked=again is None)}",
     ]
     return Comparison(text="\n\n".join(parts), regressions=worse)
 
@@ -281,13 +281,15 @@ def _candidate(run: Run, rivals: Rivals) -> str:
     return f"{run.study['run']}: {choose(rivals, run.min_accuracy, run.latency_budget_ms).text}"
 
 
-def _verdict(worse: list[Move], second: Run, *, asked: bool) -> str:
+def _verdict(worse: list[Move], first: Run, second: Run, *, asked: bool) -> str:
     if not worse:
         return "No regression."
     text = f"{len(worse)} regression{'s' if len(worse) > 1 else ''}: {'; '.join(m.name for m in worse)}."
     if not asked:
         return text
-    grid = f"python sweeps/variant_grid.py --run {second.path} --name RUN_C"
+    known = {**_named_rows(first), **_named_rows(second)}
+    variants = " ".join(sorted({known[move.name]["variant"] for move in worse}))
+    grid = f"python sweeps/variant_grid.py --run {second.path} --name RUN_C --variants {variants}"
     return f"{text}\n\nTo be sure, measure again and compare with `--again RUN_C`:\n\n    {grid}"
 
 

@@ -163,6 +163,8 @@ class StudyConfig(RunConfig):
     """Measure variants with torch.compile as well."""
     runtimes: tuple[str, ...] | None = field(default=None, metadata=CHANGEABLE)
     """Runtimes to measure beside PyTorch; None: all. One that is not installed becomes a row that says so."""
+    variants: tuple[str, ...] | None = field(default=None, metadata=CHANGEABLE)
+    """Names of the variants to measure, such as onnxruntime-int8; FP32 eager is always one. None: all."""
     latency_budget_ms: float | None = field(default=None, metadata=CHANGEABLE)
     """Before the search, drop students whose fastest variant misses this p50; None: no budget."""
     address: str | None = field(default=None, metadata=CHANGEABLE)

@@ -34,7 +34,7 @@ from cifar_tune.tuning.stages import retrain, search
 from cifar_tune.tuning.trainables import Training
 from sweeps.steps.checks import Prepared, parse_study, prepare
 from sweeps.steps.folder import check_room
-from sweeps.steps.grid import forget_builds, measure_cells, measure_grid, study_variants
+from sweeps.steps.grid import forget_builds, measure_cells, measure_grid
 from sweeps.steps.job import (
     Job,
     as_target,
@@ -52,6 +52,7 @@ from sweeps.steps.job import (
 from sweeps.steps.plan import disk_bytes, plan, print_plan
 from sweeps.steps.race import decide
 from sweeps.steps.ship import ship
+from sweeps.steps.variants import study_variants
 from sweeps.teacher_search import search_teacher
 
 

@@ -31,11 +31,12 @@ from cifar_tune.records import TrialRecord
 from cifar_tune.settings import part
 from cifar_tune.store import read_records, sha256_file
 from cifar_tune.study import Preset, RunConfig, StudyConfig, read_content, study_from
-from sweeps.steps.checks import Prepared, check_runtimes, prepare
+from sweeps.steps.checks import Prepared, prepare
 from sweeps.steps.folder import bucket_of, check_same_study, read_study, run_folder
 from sweeps.steps.grid import forget_builds, measure_grid
 from sweeps.steps.job import as_target, brought_teacher, chosen_finalists, job, shown, write_tables
 from sweeps.steps.race import decide
+from sweeps.steps.variants import check_variants
 
 GIVEN_ARM = "given"
 CLASSES = 10
@@ -70,6 +71,8 @@ class GridConfig(RunConfig):
     """Whose measurement settings are used for a model of your own; a run brings its own."""
     runtimes: tuple[str, ...] | None = None
     """What runs the models beside the grid of PyTorch variants; None: the run's, or all."""
+    variants: tuple[str, ...] | None = None
+    """Names of the variants to measure; FP32 eager is always one. None: the run's, or all."""
     strict: bool = False
     """Refuse to measure on a device that others use, instead of waiting for it and marking disturbed rows."""
 
@@ -118,9 +121,14 @@ def _of_run(config: GridConfig) -> Work:
     file = source / "study.json"
     content = read_content(file.read_bytes(), str(file))
     study = study_from(content["config"])
-    runtimes = study.runtimes if config.runtimes is None else config.runtimes
     study = dataclasses.replace(
-        _as_asked(study, config), address=None, warm_start=None, pretrained=(), search_images=None, runtimes=runtimes
+        _as_asked(study, config),
+        address=None,
+        warm_start=None,
+        pretrained=(),
+        search_images=None,
+        runtimes=study.runtimes if config.runtimes is None else config.runtimes,
+        variants=study.variants if config.variants is None else config.variants,
     )
     prepared = prepare(study)
     same = prepared.data.fingerprint == content["data"]["fingerprint"]
@@ -153,7 +161,7 @@ def _of_model(config: GridConfig) -> Work:
     else:
         architecture(config.model)
     study = _study_of_model(config)
-    check_runtimes(study)
+    check_variants(study, resolve_device(config.device))
     bucket = bucket_of(study)
     shape = config.input_shape or (3, 32, 32)
     data = random_images(shape) if config.data is None else _normalised(load(study.data, study.seed), config)
@@ -185,6 +193,7 @@ def _study_of_model(config: GridConfig) -> StudyConfig:
         students=(config.model,),
         teacher=config.model,
         runtimes=config.runtimes,
+        variants=config.variants,
         min_accuracy=config.min_accuracy,
     )
 

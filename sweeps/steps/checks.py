@@ -21,7 +21,6 @@ from cifar_tune.models.pruning import MARK, require_pruning
 from cifar_tune.models.registry import architecture, build_model
 from cifar_tune.models.weights import trained_on
 from cifar_tune.presets import PRESETS
-from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.runtimes.torch import require_compiler
 from cifar_tune.store import (
     PRETRAINED,
@@ -33,6 +32,7 @@ from cifar_tune.training.schedules import schedule
 from cifar_tune.training.teacher import TeacherRef, load_model
 from cifar_tune.tuning.loggers import check_installed
 from sweeps.steps.folder import bucket_of, check_same_machine, check_same_study, read_study, run_folder
+from sweeps.steps.variants import check_variants
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +90,6 @@ def _checked(study: StudyConfig) -> Prepared:
         architecture(model)
     for name in study.space.schedules:
         schedule(name)
-    check_runtimes(study)
     check_installed(study.log)
     if study.prune or study.pretrained:
         pruned = [m for m in (study.teacher, *study.students) if MARK in m]
@@ -100,6 +99,7 @@ def _checked(study: StudyConfig) -> Prepared:
         attending = [m for m in (study.teacher, *study.students) if architecture(m).attends]
         check(not attending, "prune", ", ".join(attending), "convolutional models: attention is not narrowed")
     device = resolve_device(study.device)
+    check_variants(study, device)
     if study.recipe.compile_step:
         check_compiler(device)
     bucket = bucket_of(study)
@@ -139,12 +139,6 @@ def check_compiler(device: str) -> None:
         require_compiler(device)
     except UnsupportedError as error:
         raise ValueError(f"--compile-step: {error}") from error
-
-
-def check_runtimes(study: StudyConfig) -> None:
-    """ValueError lists the runtimes that there are."""
-    for name in study.runtimes or ():
-        check(name in RUNTIMES, "runtime", name, ", ".join(RUNTIMES))
 
 
 def _teacher_given(study: StudyConfig, data: ImageData) -> TeacherRef | None:

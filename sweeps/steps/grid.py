@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar_tune.config import REFERENCE, Variant, grid_variants
+from cifar_tune.config import REFERENCE, Variant
 from cifar_tune.errors import DeviceTakenError, StudyFailedError
 from cifar_tune.measuring.measurement import latency_skeleton
 from cifar_tune.measuring.target import Cell, GridSettings, MeasurementCell, PreparationCell, Target, artifact_folder
@@ -19,22 +19,13 @@ from cifar_tune.runs.ledger import latency_key
 from cifar_tune.runs.locks import exclusive_device
 from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.store import user_cache
-from cifar_tune.study import StudyConfig
 from cifar_tune.tuning.metrics import row_measured
 from cifar_tune.tuning.proxies import measure_latency, prepare_variant
 from cifar_tune.tuning.slots import Slots, exclusive_bundle, preparation_slots
 from cifar_tune.tuning.stages import CellStep, run_cells
 from cifar_tune.tuning.workbench import MeasureTask, Preparation, PrepareTask
 from sweeps.steps.job import Job
-
-
-def study_variants(study: StudyConfig, device: str) -> list[Variant]:
-    """The grid, FP32 eager first, then what the chosen runtimes add to it."""
-    chosen = [RUNTIMES[name] for name in (RUNTIMES if study.runtimes is None else study.runtimes)]
-    added = [v for runtime in chosen for v in (*runtime.variants, *(runtime.cuda_variants if device == "cuda" else ()))]
-    zeroed = [Variant(zeroed=share, zeroed_by_layer=each) for share in study.magnitude for each in (False, True)]
-    variants = dict.fromkeys([*grid_variants(), *added, *zeroed])
-    return [v for v in variants if v.compile == "none" or study.compiled_variants]
+from sweeps.steps.variants import study_variants
 
 
 def measure_grid(work: Job, targets: Sequence[Target], also_read: Sequence[Target] = ()) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cifar_tune.blocks import LOOKS
-from cifar_tune.config import DISTILL_ARM, GRID, PLAIN_ARM, TEACHER_ARM, Arm, grid_variants
+from cifar_tune.config import DISTILL_ARM, GRID, PLAIN_ARM, TEACHER_ARM, Arm, Variant, grid_variants
 from cifar_tune.device import usable_cpus
 from cifar_tune.models.pruning import pruned_name
 from cifar_tune.models.registry import build_model, place
@@ -22,7 +22,7 @@ from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.study import StudyConfig
 from cifar_tune.training.loop import Stepper
 from sweeps.steps.checks import Prepared
-from sweeps.steps.grid import study_variants
+from sweeps.steps.variants import study_variants
 
 SECONDS_A_FIT = 4.0
 """Start-up of a Tune experiment and its workers."""
@@ -152,10 +152,6 @@ def grid_steps(prepared: Prepared, rates: Mapping[str, float], cores: int) -> li
     readings = len({v.evaluated for v in variants}) * len(prepared.data.test_images)
     reading = READING_SHARE * readings * sum(1 / rates[model] for model in models)
     rows = len(models) * len(variants)
-    grid = [variant for variant in variants if variant in grid_variants()]
-    values = [dict.fromkeys(str(getattr(variant, axis)) for variant in grid) for axis in GRID]
-    axes = " x ".join("{" + ", ".join(seen) + "}" for seen in values)
-    more = len(variants) - len(grid)
     return [
         PlannedStep(
             name="prepare variants",
@@ -164,11 +160,22 @@ def grid_steps(prepared: Prepared, rates: Mapping[str, float], cores: int) -> li
         ),
         PlannedStep(
             name="latency",
-            work=f"{rows} rows, one at a time: {axes}" + (f" and {more} of other runtimes" if more else ""),
+            work=f"{rows} rows, one at a time: {_variants_in_words(study, variants)}",
             seconds=rows * _row_seconds(study),
         ),
         *race_steps(study),
     ]
+
+
+def _variants_in_words(study: StudyConfig, variants: Sequence[Variant]) -> str:
+    """The axes of the grid and how many there are beside it; the names of variants that the study names."""
+    if study.variants is not None:
+        return ", ".join(variant.name for variant in variants)
+    grid = [variant for variant in variants if variant in grid_variants()]
+    values = [dict.fromkeys(str(getattr(variant, axis)) for variant in grid) for axis in GRID]
+    axes = " x ".join("{" + ", ".join(seen) + "}" for seen in values)
+    more = len(variants) - len(grid)
+    return axes + (f" and {more} of other runtimes" if more else "")
 
 
 def race_steps(study: StudyConfig) -> list[PlannedStep]:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from mounts import mounted
 from small_study import Study
@@ -20,11 +21,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-def fill(path: Path) -> None:
-    """Write a file until nothing goes in any more."""
-    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(64 * 1024))
+def keep_full(path: Path, process: psutil.Popen) -> None:
+    """Write a file until nothing goes in any more, again and again: what the study removes makes room for a while."""
+    with path.open("ab", buffering=0) as file:
+        while process.poll() is None:
+            with contextlib.suppress(OSError):
+                file.write(bytes(64 * 1024))
+                continue
+            time.sleep(0.01)
 
 
 def test_a_full_disk_stops_the_study_in_a_line_and_it_can_go_on(small_disk: Path, tmp_path: Path) -> None:
@@ -34,8 +38,8 @@ def test_a_full_disk_stops_the_study_in_a_line_and_it_can_go_on(small_disk: Path
         assert process.is_running(), study.last_words()
         time.sleep(0.1)
     filler = small_disk / "filler"
-    fill(filler)
-    assert process.wait(300) == 1
+    keep_full(filler, process)
+    assert process.wait() == 1
     assert "no space is left for" in study.last_words()
     filler.unlink()
     assert study.finish() is None

@@ -105,6 +105,10 @@ QUICK = ("--preset", "quick")
         ((*QUICK, "--warm-start", "none"), "run is 'none'; allowed is a path, or a run in"),
         ((*QUICK, "--students", "resnet_tiny@0.5", "--prune", "0.5"), "models is 'resnet_tiny@0.5'; allowed is whole"),
         ((*QUICK, "--prune", "1"), "prune is (1.0,); allowed is shares between 0 and 1"),
+        (
+            (*QUICK, "--variants", "torch-fp64"),
+            "variant is 'torch-fp64'; allowed is torch-fp32, torch-fp32-channels_last",
+        ),
         ((*QUICK, "--magnitude", "1"), "magnitude is (1.0,); allowed is shares between 0 and 1"),
     ],
     ids=lambda value: " ".join(value)[-40:] if isinstance(value, tuple) else "",

@@ -114,6 +114,10 @@ def test_wrong_answer(refused: Callable[..., str], function: str, line: str) -> 
         (("--run", "absent"), "run is 'absent'; allowed is a path, or a run in ray_results: none there"),
         (("--model", "resnet18", "--checkpoint", "absent"), "allowed is an existing safetensors file"),
         (("--model", "resnet18", "--runtimes", "abacus"), "runtime is 'abacus'; allowed is torch, cudagraph"),
+        (
+            ("--model", "resnet18", "--runtimes", "onnxruntime", "--variants", "openvino-int8"),
+            "variant is 'openvino-int8'; allowed is torch-fp32, torch-fp32-channels_last, ",
+        ),
         (("--model", "resnet18", "--input-shape", "3", "0", "8"), "input shape is (3, 0, 8)"),
         (("--model", "resnet18", "--input-shape", "3", "8", "8", "--data", "digits"), "only without --data"),
         (("--model", "resnet18", "--image-size", "16"), "image size is 16; allowed is only with --data"),
@@ -181,7 +185,7 @@ def swept(function: str, *more: str) -> tuple[str, pd.DataFrame]:
     """The report on a user's own model, without data, and its rows by variant."""
     command = [sys.executable, variant_grid.__file__, "--model", f"own_models:{function}", *more]
     options = ["--input-shape", "1", "8", "8", "--preset", "chaos", "--name", function, "--no-dashboard",
-               "--runtimes", "onnxruntime"]  # fmt: skip
+               "--runtimes", "onnxruntime", "--variants", "onnxruntime-int8"]  # fmt: skip
     ended = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr[-3000:]
     report = Path(ended.stdout.strip().splitlines()[-1])
@@ -193,6 +197,7 @@ def test_own_model_without_data_has_latencies_alone(here: Path) -> None:
     assert "without labelled test images, accuracy is unknown" in report
     assert rows.test_accuracy.isna().all()
     assert rows.loc["torch-fp32"].p50_ms > 0
+    assert set(rows.index) == {"torch-fp32", "onnxruntime-int8"}
     _, again = swept("make", "--resume")
     assert again.p50_ms.equals(rows.p50_ms)
 

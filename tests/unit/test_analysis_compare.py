@@ -98,7 +98,7 @@ def test_fresh_figures_must_confirm_an_alarm(
 ) -> None:
     a, b, c = (str(data.write_run(tmp_path / n, [record(p)])) for n, p in (("a", 1.0), ("b", 1.2), ("c", again)))
     assert main(["compare", a, b]) == 1
-    assert f"python sweeps/variant_grid.py --run {b}" in capsys.readouterr().out
+    assert f"python sweeps/variant_grid.py --run {b} --name RUN_C --variants torch-fp16" in capsys.readouterr().out
     assert main(["compare", a, b, "--again", c]) == code
     assert ("| refuted |" in capsys.readouterr().out) == (code == 0)
 

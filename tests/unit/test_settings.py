@@ -30,12 +30,12 @@ alpha-range weight-decay weight-decay-range label-smoothing class-weights crop-p
 image-size train-images test-images validation-fraction skip-unreadable precision compile-step distill min-accuracy
 early-stopping grace-epochs concurrent-trials gpus-per-trial latency-warmup latency-iterations latency-max-iterations
 latency-repeats latency-fresh-processes latency-time-limit latency-threads strict race-time-limit race-contenders
-compiled-variants runtimes
+compiled-variants runtimes variants
 latency-budget-ms device address measure-on seed dashboard resume log verbose
 """
 GRID_FLAGS = """
-run checkpoint model input-shape data data-dir test-images image-size mean std min-accuracy preset runtimes device
-strict name resume storage dashboard verbose
+run checkpoint model input-shape data data-dir test-images image-size mean std min-accuracy preset runtimes variants
+device strict name resume storage dashboard verbose
 """
 SERVE_FLAGS = "run storage host port replicas batch queue timeout p95-ms users seconds stay"
 TRAIN_FLAGS = """
@@ -125,7 +125,8 @@ def test_a_resume_may_change_these_settings_only() -> None:
     assert changeable == {
         "resume", "name", "verbose", "log", "num_samples", "teacher_samples", "final_top", "final_seeds", "prune",
         "prune_epochs", "magnitude", "warm_start", "students", "address", "measure_on", "dashboard", "storage",
-        "concurrent_trials", "gpus_per_trial", "preset", "data_dir", "runtimes", "compiled_variants",
+        "concurrent_trials", "gpus_per_trial", "preset", "data_dir", "runtimes", "variants",
+        "compiled_variants",
         "latency_warmup", "latency_iterations", "latency_max_iterations", "latency_repeats",
         "latency_fresh_processes", "latency_time_limit", "latency_threads", "latency_budget_ms", "min_accuracy",
         "race_time_limit", "race_contenders", "strict",
