@@ -34,6 +34,8 @@ class Choice:
     """The justification, in sentences with figures."""
     refuted: int | None = None
     """Index of the row that was chosen first, which its confirmation left slower than another; None without one."""
+    tied: tuple[int, ...] = ()
+    """Indices of the other rows that the measurements cannot tell from it."""
 
 
 def rejections(rivals: Rivals, min_accuracy: float, budget_ms: float | None = None) -> dict[int, Rejection]:
@@ -127,7 +129,12 @@ def choose(rivals: Rivals, min_accuracy: float, budget_ms: float | None = None) 
     if refuted is not None:
         best, tied = _best(rivals, [row for row in pool if row is not refuted])
     text = justify.chosen(best, tied, rivals, rejected, min_accuracy, refuted)
-    return Choice(index=best["index"], text=text, refuted=None if refuted is None else refuted["index"])
+    return Choice(
+        index=best["index"],
+        text=text,
+        refuted=None if refuted is None else refuted["index"],
+        tied=tuple(row["index"] for row in tied),
+    )
 
 
 _DISTURBED = Rejection(

@@ -14,6 +14,7 @@ import argparse
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 from common import Target, finish, parser, share
@@ -21,13 +22,11 @@ from common import Target, finish, parser, share
 from analysis.choose import choose
 from analysis.compare import compare
 from analysis.frames import Run, label, load_run, rows, select
+from analysis.race import key_of
 from analysis.report import REPORT_FILES
 from analysis.rivals import rivals_of
-from cifar_tune.config import Variant
 
 COMMAND = Path(__file__).resolve().parent.parent / "sweeps" / "distill_search.py"
-AGREES = 0.10
-"""Share by which the confirmed ratio may differ from the race's."""
 
 
 def measured(options: argparse.Namespace) -> list[Run]:
@@ -44,23 +43,31 @@ def measured(options: argparse.Namespace) -> list[Run]:
     return [load_run(options.folder / name) for name in names]
 
 
-def candidate(run: Run) -> str | None:
-    """What the run shipped, as a row's label."""
-    if run.card is None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chosen:
+    """What a run chose, read from its tables anew."""
+
+    name: str
+    """Label of the candidate."""
+    tied: set[str]
+    """Labels of the rows that it could not tell from the candidate."""
+    confirmed: bool
+    """Whether new processes repeated the race's ratio."""
+
+
+def chosen(run: Run) -> Chosen | None:
+    """What the run chose; None: nothing."""
+    rivals = rivals_of(run.latency, run.test_images)
+    choice = choose(rivals, run.min_accuracy, run.latency_budget_ms)
+    if choice.index is None:
         return None
-    shipped = run.card["trial_id"], Variant(**run.card["variant"]).name
-    mine = [row for row in rows(run.latency) if (row["trial_id"], row["variant"]) == shipped]
-    return label(mine[0]) if mine else None
-
-
-def confirmed(run: Run, name: str) -> bool:
-    """Whether the candidate's confirmed ratio is within the race's rerun interval, and within 10 % of its ratio."""
-    named = [row for row in rows(select(run.latency, run.latency["ratio"].notna())) if label(row) == name]
-    race, fresh = (next((row for row in named if row["stage"] == stage), None) for stage in ("race", "confirm"))
-    if race is None or fresh is None:
-        return False
-    near = abs(fresh["ratio"] / race["ratio"] - 1) <= AGREES
-    return near and race["rerun_low"] <= fresh["ratio"] <= race["rerun_high"]
+    named = {row["index"]: row for row in rivals.rows}
+    confirmation = rivals.race.confirmation(key_of(named[choice.index]))
+    return Chosen(
+        name=label(named[choice.index]),
+        tied={label(named[index]) for index in choice.tied},
+        confirmed=confirmation is not None and confirmation.agrees,
+    )
 
 
 def disturbance(run: Run) -> str:
@@ -71,22 +78,16 @@ def disturbance(run: Run) -> str:
     return f"{len(marked)} of {len(raced)} rows disturbed, at most {worst:.2f} cores by others"
 
 
-def tied_text(run: Run) -> str:
-    """The run's own justification, which names the rows that it cannot tell from the candidate."""
-    return choose(rivals_of(run.latency, run.test_images), run.min_accuracy, run.latency_budget_ms).text
-
-
 def report(runs: list[Run], least: int) -> bool:
     """Print what each run chose; whether enough were confirmed and agree."""
-    names = [candidate(run) for run in runs]
-    held = [name is not None and confirmed(run, name) for run, name in zip(runs, names, strict=True)]
-    texts = [tied_text(run) for run in runs]
-    for run, name, sure in zip(runs, names, held, strict=True):
-        verdict = "confirmed" if sure else "NOT confirmed"
-        print(f"{run.path.name}: {name or 'no candidate'}, {verdict}; {disturbance(run)}")
-    most = Counter(name for name in names if name is not None).most_common(1)
+    choices = [chosen(run) for run in runs]
+    for run, choice in zip(runs, choices, strict=True):
+        said = "no candidate" if choice is None else f"{choice.name}, {'' if choice.confirmed else 'NOT '}confirmed"
+        print(f"{run.path.name}: {said}; {disturbance(run)}")
+    held = [choice is not None and choice.confirmed for choice in choices]
+    most = Counter(choice.name for choice in choices if choice is not None).most_common(1)
     usual = most[0][0] if most else "none"
-    agreeing = [name == usual or usual in text for name, text in zip(names, texts, strict=True)]
+    agreeing = [choice is not None and usual in {choice.name, *choice.tied} for choice in choices]
     print(f"confirmed: {share(held)}; chose {usual}, or could not tell its own from it: {share(agreeing)}")
     for one, other in zip(runs[::2], runs[1::2], strict=False):
         found = compare(one, other)

@@ -31,7 +31,8 @@ from cifar_tune.measuring import build as preparation
 from cifar_tune.measuring import measurement
 from cifar_tune.measuring.build import evaluation, exported
 from cifar_tune.measuring.drain import drain, others_work
-from cifar_tune.measuring.measurement import measure_here, measured, on_one_core, stand_ins
+from cifar_tune.measuring.latency import Timed, Timer
+from cifar_tune.measuring.measurement import measure_here, measured, on_core, on_one_core, stand_ins
 from cifar_tune.measuring.processes import SPIN_COUNT, exclusive_turn, in_fresh_process, in_fresh_processes
 from cifar_tune.measuring.target import Cell, GridSettings, MeasurementCell, Target
 from cifar_tune.models.registry import build_model
@@ -214,6 +215,24 @@ def openmp_spins() -> str | None:
 
 def test_fresh_processes_spin_less() -> None:
     assert in_fresh_process(openmp_spins) == os.environ.get("GOMP_SPINCOUNT", str(SPIN_COUNT))
+
+
+def test_starting_them_leaves_this_process_s_own_setting() -> None:
+    before = openmp_spins()
+    in_fresh_process(int)
+    assert openmp_spins() == before
+
+
+def cores_of_calls() -> tuple[set[int], int]:
+    seen: list[tuple[set[int], int]] = []
+    torch.set_num_threads(2)
+    call = Timed(call=lambda _: seen.append((os.sched_getaffinity(0), torch.get_num_threads())), inputs=[None])
+    Timer(on_core(call, sorted(os.sched_getaffinity(0))), time.perf_counter).samples(1)
+    return seen[-1]
+
+
+def test_calls_of_an_anchor_are_on_the_last_core_with_one_thread() -> None:
+    assert in_fresh_process(cores_of_calls) == ({max(os.sched_getaffinity(0))}, 1)
 
 
 def threads_that_sleep() -> bool:
