@@ -107,8 +107,9 @@ def race_is_over(
 ) -> bool:
     """Whether the race ends with the blocks that are there.
 
-    It may end at a look only, after 5, 10, 15 or 20 blocks: where one row is left that cannot be separated from the
-    fastest at the constraint, or nothing can be chosen. After the last look it ends in any case.
+    It may end at a look only, after 5, 10, 15 or 20 blocks: where one variant of one model is left that cannot be
+    separated from the fastest at the constraint, or nothing can be chosen. Other weights take the same time, so that no
+    race would separate them. After the last look it ends in any case.
     """
     rivals = rivals_of(latency, images)
     blocks = len(rivals.race.numbers)
@@ -116,7 +117,9 @@ def race_is_over(
         return blocks > LOOKS[-1]
     found, _ = eligible(rivals, min_accuracy, latency_budget_ms)
     raced = [row for row in found if key_of(row) in rivals.race.raced]
-    return blocks == LOOKS[-1] or not raced or len(fastest(rivals, contest(rivals, raced))) == 1
+    if blocks == LOOKS[-1] or not raced:
+        return True
+    return len({(row["model"], row["variant"]) for row in fastest(rivals, contest(rivals, raced))}) == 1
 
 
 def needs_second_choice(

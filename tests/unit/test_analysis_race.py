@@ -135,6 +135,12 @@ def test_race_is_over_when_one_is_left(second: float, is_over: bool) -> None:
     assert over(around(0.1), around(second, spread=0.03), around(0.5)) is is_over
 
 
+def test_other_weights_of_the_fastest_do_not_prolong_the_race() -> None:
+    twin = student(ONNX, 1.0, arm="distill", trial_id="t2")
+    records = [TEACHER, EAGER, A, twin, C, *race(around(0.1), around(0.1, spread=0.03), around(0.5), rows=(A, twin, C))]
+    assert race_is_over(frame_of(records), data.IMAGES, LIMIT)
+
+
 def test_race_ends_at_a_look_only() -> None:
     assert not over(around(0.1, 6), around(0.2, 6), around(0.5, 6))
 
