@@ -64,7 +64,9 @@ def unconfirmed(found: Confirmation) -> str:
         return f"its new processes gave no figure ({found.lost})"
     if found.lost is not None:
         return f"its new processes did not finish ({found.lost})"
-    return f"the race gave {found.before:.3f} times the baseline's latency, new processes give {found.after:.3f} times"
+    said = f"the race gave {found.before:.3f} times the baseline's latency, new processes give {found.after:.3f} times"
+    disturbed, blocks = found.disturbed
+    return f"{said}; others used the machine in {disturbed} of these {blocks} blocks" if disturbed else said
 
 
 def _in_blocks(best: Row, figure: Figure, rivals: Rivals) -> list[str]:

@@ -71,6 +71,8 @@ class Confirmation:
     high: float
     lost: str | None
     """Why a block of the confirmation failed."""
+    disturbed: tuple[int, int]
+    """Blocks in which others used the machine, and all blocks, of the confirmation."""
 
     @property
     def agrees(self) -> bool:
@@ -140,6 +142,7 @@ class Race:
             low=found.rerun_low,
             high=found.rerun_high,
             lost=after.lost,
+            disturbed=(after.disturbed_blocks, len(after.numbers)),
         )
 
     def figures(self, row: Row, baseline_ms: float | None) -> dict[Kind, Figure]:

@@ -31,6 +31,8 @@ GAP_SPREADS = 4.0
 """Least gap in spreads within the modes."""
 MODE_BLOCKS = 2
 """Least blocks of a mode."""
+CALM_BLOCKS = 5
+"""Undisturbed blocks of a confirmation from which disturbed ones do not count."""
 STAGES = ("race", "confirm")
 """Stages of a run whose rows are of blocks."""
 SUMMARY_COLUMNS = (
@@ -70,8 +72,13 @@ class Blocks:
     """How many times the baseline's latency that is, in the same block, (blocks,)."""
     lost: str | None
     """Why it did not finish the first block that it lost; None where it lost none."""
-    disturbed: bool
-    """Whether others used the machine in more than half of its blocks."""
+    disturbed_blocks: int
+    """In how many of them others used the machine."""
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether others used the machine in more than half of its blocks."""
+        return 2 * self.disturbed_blocks > len(self.numbers)
 
 
 def ratio(own_ms: ArrayLike, baseline_ms: ArrayLike, between: float = 0.0, rerun_blocks: int | None = None) -> Interval:
@@ -184,7 +191,8 @@ def modes(own_ms: ArrayLike) -> tuple[float, float] | None:
 def blocks_of(rows: Iterable[Row], stage: str) -> dict[Key, Blocks]:
     """Contender -> its blocks in a stage, in the order of the rows.
 
-    A block that no contender finished is no block: the machine slept, or it was interrupted.
+    A block that no contender finished is no block: the machine slept, or it was interrupted. Of a confirmation the
+    blocks count that nobody disturbed, where there are CALM_BLOCKS of them.
     """
     mine = [row for row in rows if row["stage"] == stage]
     finished = {row["block"] for row in mine if row["status"] == "ok"}
@@ -193,7 +201,8 @@ def blocks_of(rows: Iterable[Row], stage: str) -> dict[Key, Blocks]:
     groups: dict[Key, list[Row]] = {}
     for row in sorted((row for row in mine if row["block"] in finished), key=lambda row: row["block"]):
         groups.setdefault(_key(row), []).append(row)
-    return {key: _blocks(groups[key], baseline_ms) for key in dict.fromkeys(map(_key, mine)) if key in groups}
+    calm = CALM_BLOCKS if stage == "confirm" else None
+    return {key: _blocks(groups[key], baseline_ms, calm) for key in dict.fromkeys(map(_key, mine)) if key in groups}
 
 
 def baseline_of(rows: Iterable[Row]) -> Key | None:
@@ -207,9 +216,16 @@ def _key(row: Row) -> Key:
     return row["trial_id"], row["variant"]
 
 
-def _blocks(rows: Sequence[Row], baseline_ms: Mapping[int, float]) -> Blocks:
-    """Of one contender; the rows rise by block."""
+def _blocks(rows: Sequence[Row], baseline_ms: Mapping[int, float], calm: int | None) -> Blocks:
+    """Of one contender; the rows rise by block.
+
+    Args:
+        calm: undisturbed blocks from which disturbed ones do not count; None: they always do.
+    """
     ended = [row for row in rows if row["status"] == "ok" and _reference(row, baseline_ms) is not None]
+    undisturbed = [row for row in ended if not row["contended"]]
+    if calm is not None and len(undisturbed) >= calm:
+        ended = undisturbed
     lost = next((row for row in rows if row["status"] != "ok"), None)
     ms = np.array([row["p50_ms"] for row in ended], dtype=np.float64)
     beside = np.array([_reference(row, baseline_ms) for row in ended], dtype=np.float64)
@@ -218,7 +234,7 @@ def _blocks(rows: Sequence[Row], baseline_ms: Mapping[int, float]) -> Blocks:
         ms=ms,
         ratios=ms / beside,
         lost=None if lost is None else f"block {lost['block']} {lost['status']}: {lost['error'] or 'no reason given'}",
-        disturbed=2 * sum(bool(row["contended"]) for row in ended) > len(ended),
+        disturbed_blocks=sum(bool(row["contended"]) for row in ended),
     )
 
 

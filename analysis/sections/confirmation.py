@@ -19,6 +19,7 @@ from analysis.markdown import MISSING, fixed, table
 from analysis.plots import Picture, chart
 from analysis.race import CONFIRM_TOLERANCE, key_of
 from analysis.rivals import Rivals
+from cifar_tune.blocks import Blocks
 
 _OLDER = (
     "This run is of the older protocol: it had no race, and its confirmation is three fresh runs of candidate and "
@@ -26,7 +27,8 @@ _OLDER = (
 )
 _NOTE = """New processes of candidate and baseline took turns after the choice. What counts is the ratio to the baseline
 of the same block, so the machine's drift cancels. A candidate is confirmed where the new ratio lies within what the
-race foretold at 95 %, and within 10 % of the race's.
+race foretold at 95 %, and within 10 % of the race's. A block in which others used the machine was taken again once;
+where five undisturbed ones were measured, only those count.
 
 Typical is the median of the blocks with its 95 % interval. The floor is the best block."""
 _STAGES = (("race", "race"), ("confirm", "confirmation"))
@@ -103,9 +105,14 @@ def _line(row: Row, rivals: Rivals, choice: Choice) -> Sequence[Any]:
         *ratios,
         f"{figure.ms:.3f}{between(figure.low_ms, figure.high_ms)}",
         fixed(figure.floor_ms, 3),
-        len(rivals.race.confirmed[key].numbers),
+        _blocks_text(rivals.race.confirmed[key]),
         verdict,
     )
+
+
+def _blocks_text(blocks: Blocks) -> str:
+    disturbed = f", {blocks.disturbed_blocks} disturbed" if blocks.disturbed_blocks else ""
+    return f"{len(blocks.numbers)}{disturbed}"
 
 
 def _baseline_blocks(rivals: Rivals) -> list[tuple[str, int, float]]:

@@ -7,7 +7,7 @@ on after the last one that is whole.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import pandas as pd
@@ -64,6 +64,8 @@ def race(work: Job, targets: Sequence[Target]) -> None:
 def confirm(work: Job, targets: Sequence[Target], number: int) -> bool:
     """Candidate and baseline in blocks of new processes, beside each other; False where there is no candidate.
 
+    A block in which others used the machine is taken again once. That is decided before its figures are looked at.
+
     Args:
         number: of the choice, counted from 0: each has blocks of its own.
     """
@@ -74,8 +76,17 @@ def confirm(work: Job, targets: Sequence[Target], number: int) -> bool:
         return False
     blocks = work.study.race.confirm_blocks
     cells = _cells(latency, [rivals.baseline["index"], chosen], targets)
-    run_blocks(work, "confirm", cells, range(number * blocks + 1, (number + 1) * blocks + 1))
+    first = 2 * number * blocks + 1
+    run_blocks(work, "confirm", cells, range(first, first + blocks))
+    again = len(_disturbed(work, range(first, first + blocks)))
+    run_blocks(work, "confirm", cells, range(first + blocks, first + blocks + again))
     return True
+
+
+def _disturbed(work: Job, blocks: Collection[int]) -> set[int]:
+    """Those blocks of the confirmation in which others used the machine."""
+    confirm = [row for row in work.ledger.read(LatencyRecord) if row.stage == "confirm"]
+    return {row.block for row in confirm if row.block in blocks and row.contended}
 
 
 def _asked(work: Job, targets: Sequence[Target]) -> tuple[pd.DataFrame, int, float, float | None]:

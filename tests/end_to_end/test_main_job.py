@@ -176,7 +176,7 @@ def test_candidate_and_baseline_are_confirmed_in_five_blocks(run: Path) -> None:
     confirm = table(run, "latency").query("stage == 'confirm'")
     candidate = table(run, "front").query("candidate").iloc[0]
     of_candidate = confirm[(confirm.trial_id == candidate.trial_id) & (confirm.variant == candidate.variant)]
-    assert len(of_candidate) == 5
+    assert 5 <= len(of_candidate) <= 10  # a disturbed block is taken again once
     assert (confirm[confirm.arm == "teacher"].variant == "torch-fp32").any()
 
 

@@ -155,6 +155,23 @@ def test_who_cannot_be_chosen_does_not_prolong_the_race() -> None:
     assert race_is_over(frame_of(records), data.IMAGES, LIMIT)
 
 
+def confirmed(calm: int, disturbed: int) -> list[LatencyRecord]:
+    """A confirmation whose disturbed blocks found twice the race's ratio."""
+    bad = [dataclasses.replace(row, contended=True) for row in race(around(0.2, disturbed), rows=(A,), stage="confirm")]
+    good = race(around(0.1, calm), rows=(A,), first=disturbed + 1, stage="confirm")
+    return [*GRID, *race(*map(around, (0.1, 0.2, 0.3))), *bad, *good]
+
+
+def test_disturbed_blocks_do_not_count_beside_five_undisturbed_ones() -> None:
+    found = rivals_of(frame_of(confirmed(5, 3)), data.IMAGES).race.confirmation((A.trial_id, A.variant))
+    assert found is not None
+    assert (found.agrees, found.disturbed) == (True, (0, 5))
+
+
+def test_verdict_that_rests_on_disturbed_blocks_says_so() -> None:
+    assert "others used the machine in 3 of these 7 blocks" in chosen(confirmed(4, 3)).text
+
+
 # --- the choice ---------------------------------------------------------------------------------------------------
 
 
