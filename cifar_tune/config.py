@@ -20,7 +20,9 @@ Arm = Literal["teacher", "plain", "distill"]
 Precision = Literal["fp32", "bf16", "fp16", "fp16_weights", "int8", "int8_dynamic"]
 TrainPrecision = Literal["auto", "fp32", "bf16", "fp16"]
 Compile = Literal["none", "default", "reduce-overhead", "max-autotune"]
-Optimizer = Literal["sgd", "adamw"]
+Optimizer = Literal["sgd", "adamw", "muon"]
+Whitening = Literal["none", "trained", "frozen"]
+DistillLoss = Literal["kl", "standardised", "dkd"]
 Device = Literal["auto", "cpu", "cuda"]
 ClassWeights = Literal["auto", "always", "never"]
 
@@ -117,11 +119,33 @@ class RecipeConfig:
     batch_size: int = 128
     """Images of a training step."""
     optimizer: Optimizer = "sgd"
-    """SGD with Nesterov momentum, or AdamW."""
+    """SGD with Nesterov momentum, AdamW, or Muon for the filters of convolutions beside SGD for the rest."""
+    momentum: float = 0.9
+    """Of SGD, and of what Muon does not train; AdamW does not read it."""
     weight_decay: float = 5e-4
     """Weight decay of matrices and convolutions, where it is not searched; biases and batch norms get none."""
+    whitening: Whitening = "trained"
+    """How a narrow first convolution begins: whitening filters that are trained on, or frozen ones whose bias is
+    trained for the first epochs; none: at random."""
+    dirac: bool = False
+    """Let the convolutions behind the first one begin with the identity in as many filters as there are inputs."""
+    fixed_norm_scale: bool = False
+    """Keep the scales of batch norms at 1: their biases are trained, and nothing else of them."""
+    norm_bias_rate: float = 16.0
+    """Factor of the learning rate of batch norms' biases, with SGD and Muon."""
+    norm_momentum: float = 0.1
+    """Share of a batch's statistics in those that a batch norm keeps."""
+    lookahead: bool = False
+    """Average the weights: every few steps they are drawn towards their slow average, which the training ends with."""
+    logit_scale: float = 1.0
+    """Factor of the logits, as an initialisation and a learning rate of the classifier: the model is the same."""
     label_smoothing: float = 0.0
     """Label smoothing of the cross-entropy."""
+    mixup: float = 0.0
+    """Parameter of Beta's distribution from which the shares of two mixed images are drawn; 0: none are mixed."""
+    distill_loss: DistillLoss = "kl"
+    """What a student learns from its teacher's answers: their distribution (R6), that of standardised logits, or the
+    target's and the other classes' parts of it apart (DKD)."""
     class_weights: ClassWeights = "auto"
     """Weigh an image's label by the rarity of its class: always, never, or auto, where the largest class has 1.5 times
     the smallest's images."""
@@ -135,6 +159,11 @@ class RecipeConfig:
         check(self.batch_size >= 1, "batch size", self.batch_size, "1 or more")
         check(0 <= self.weight_decay < math.inf, "weight decay", self.weight_decay, "0 or more")
         check(0 <= self.label_smoothing < 1, "label smoothing", self.label_smoothing, "0 to below 1")
+        check(0 <= self.momentum < 1, "momentum", self.momentum, "0 to below 1")
+        check(0 < self.norm_bias_rate < math.inf, "norm bias rate", self.norm_bias_rate, "above 0")
+        check(0 < self.norm_momentum <= 1, "norm momentum", self.norm_momentum, "above 0, at most 1")
+        check(0 < self.logit_scale < math.inf, "logit scale", self.logit_scale, "above 0")
+        check(0 <= self.mixup < math.inf, "mixup", self.mixup, "0 (off) or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,8 +176,6 @@ class TrainConfig(RecipeConfig):
     lr: float = 0.01
     """Peak learning rate."""
     schedule: str = "cosine"
-    momentum: float = 0.9
-    """Nesterov momentum of SGD; AdamW does not read it."""
     temperature: float = 4.0
     """Distillation temperature T; read only when alpha > 0."""
     alpha: float = 0.0
@@ -170,7 +197,6 @@ class TrainConfig(RecipeConfig):
         RecipeConfig.__post_init__(self)  # super() knows the class only as it was before it had slots
         check(self.epochs >= 1, "epochs", self.epochs, "1 or more")
         check(0 < self.lr < math.inf, "learning rate", self.lr, "above 0")
-        check(0 <= self.momentum < 1, "momentum", self.momentum, "0 to below 1")
         check(0 < self.temperature < math.inf, "temperature", self.temperature, "above 0")
         check(0 <= self.alpha <= 1, "alpha", self.alpha, "0 to 1")
         check(self.threads >= 1, "threads", self.threads, "1 or more")

@@ -65,7 +65,7 @@ class SpeedNet(nn.Module):
     once, so that most of the arithmetic is in few, dense layers: 129 MFLOP at 32x32, 0.57 M parameters.
     """
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, channels: tuple[int, int, int] = (64, 128, 128)) -> None:
         super().__init__()
 
         def convolution(inputs: int, outputs: int, *more: nn.Module) -> list[nn.Module]:
@@ -75,9 +75,11 @@ class SpeedNet(nn.Module):
         def pair(inputs: int, outputs: int) -> nn.Module:
             return nn.Sequential(*convolution(inputs, outputs, nn.MaxPool2d(2)), *convolution(outputs, outputs))
 
-        self.stem = nn.Sequential(nn.Conv2d(3, 24, kernel_size=3, padding=1), nn.ReLU(inplace=True))
-        self.features = nn.Sequential(pair(24, 64), pair(64, 128), pair(128, 128))
-        self.fc = nn.Linear(128, classes)
+        low, middle, high = channels
+        # 12 directions of 2x2 patches of three colours, and their negatives
+        self.stem = nn.Sequential(nn.Conv2d(3, 24, kernel_size=2), nn.ReLU(inplace=True))
+        self.features = nn.Sequential(pair(24, low), pair(low, middle), pair(middle, high))
+        self.fc = nn.Linear(high, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) -> logits (N, classes)."""
@@ -142,6 +144,7 @@ MODELS: dict[str, Architecture] = {
     "resnet18": Architecture(build=_resnet18, dense=True),
     "resnet_narrow": Architecture(build=lambda classes: NarrowResNet(classes, (32, 64, 128), 2), dense=True),
     "speednet": Architecture(build=SpeedNet, dense=True),
+    "speednet_wide": Architecture(build=lambda classes: SpeedNet(classes, (64, 256, 256)), dense=True),
     "resnet_tiny": Architecture(build=lambda classes: NarrowResNet(classes, (16, 32, 64), 1), dense=True),
     "mobilenet_v3_small": Architecture(build=_mobilenet_v3_small, dense=False),
     "shufflenet_v2_x0_5": Architecture(build=_shufflenet_v2("x0_5"), dense=False),

@@ -26,16 +26,21 @@ from cifar_tune.errors import TrainingDivergedError
 from cifar_tune.models import pruning
 from cifar_tune.models.registry import build_model, place
 from cifar_tune.models.weights import load_weights
-from cifar_tune.models.whitening import whiten
+from cifar_tune.models.whitening import first_filters, whiten
+from cifar_tune.training.averaging import Lookahead
 from cifar_tune.training.conv_matmul import use_matmul
 from cifar_tune.training.losses import class_weights, count_correct, distillation_loss
-from cifar_tune.training.optimizers import make_optimizer
+from cifar_tune.training.optimizers import classifier, make_optimizer
 from cifar_tune.training.precision import autocast, training_precision
 from cifar_tune.training.schedules import schedule
 
 EVALUATION_BATCH = {"cpu": 128, "cuda": 512}
 """Images in a call without gradients. On a CPU few enough that activations stay in memory the process has: with 500
 images of ResNet-18 the kernel took 20 to 30 % of the time for fresh pages, and the call was 1.4 times as long."""
+
+
+AVERAGE = "average/"
+"""Before the names of the slow weights in a state."""
 
 
 class TeacherLogits(Protocol):
@@ -135,12 +140,31 @@ def initial_model(config: TrainConfig, data: ImageData) -> nn.Module:
     classes = len(data.classes)
     if config.start is None:
         fresh = build_model(config.model, classes, config.seed)
-        whiten(fresh, data.train_images, data.mean, data.std)
+        begin(fresh, config, data)
         return fresh
     base, share = pruning.parse(config.model)
     whole = build_model(base, classes)
     load_weights(whole, Path(config.start))
     return whole if share is None else pruning.narrowed(whole, share)
+
+
+def begin(model: nn.Module, config: TrainConfig, data: ImageData) -> None:
+    """What the recipe makes of fresh weights, in place."""
+    first, head = first_filters(model), classifier(model)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = config.norm_momentum
+                module.weight.requires_grad_(not config.fixed_norm_scale)
+            if config.dirac and isinstance(module, nn.Conv2d) and module is not first and module.groups == 1:
+                nn.init.dirac_(module.weight[: module.in_channels])
+        if config.whitening != "none":
+            whiten(model, data.train_images, data.mean, data.std)
+        if first is not None:
+            first.weight.requires_grad_(config.whitening != "frozen")
+        if head is not None:
+            for parameter in head.parameters():
+                parameter.mul_(config.logit_scale)
 
 
 class Stepper:
@@ -155,6 +179,7 @@ class Stepper:
             use_matmul(model)
         self._answers = compiled(model, config.device) if config.compile_step else model
         self.optimizer = make_optimizer(config, model)
+        self.lookahead = Lookahead(model) if config.lookahead else None
         self.class_weights = class_weights(config, data.train_labels)
         self.scaler = torch.amp.GradScaler(config.device, enabled=self.precision == "fp16")
         self.steps = config.epochs * steps_per_epoch
@@ -174,7 +199,7 @@ class Stepper:
         config = self.config
         self.lr = config.lr * self._factor(self.taken / self.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * group["rate"]
+            group["lr"] = self.lr * group["rate"] * (self.taken < group["until"] * self.steps)
         if not config.channels_last:
             images = images.contiguous()
         with autocast(self.precision, config.device):
@@ -187,12 +212,15 @@ class Stepper:
             config.alpha,
             config.label_smoothing,
             self.class_weights,
+            config.distill_loss,
         )
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.taken += 1
+        if self.lookahead is not None:
+            self.lookahead.step(self.taken, self.steps)
         self._images += len(labels)
         self._loss_sum += loss.detach() * len(labels)
         self._correct += count_correct(logits.detach(), labels)
@@ -226,6 +254,8 @@ def save_state(epoch: Epoch, path: Path) -> None:
         for name, value in slots.items()
         if value is not None
     }
+    if stepper.lookahead is not None:
+        tensors |= {f"{AVERAGE}{name}": value.contiguous().cpu() for name, value in stepper.lookahead.slow.items()}
     tensors["dropout"] = torch.get_rng_state()
     if stepper.config.device == "cuda":
         tensors["dropout/cuda"] = torch.cuda.get_rng_state()
@@ -252,6 +282,9 @@ def load_state(stepper: Stepper, path: Path) -> int:
                 torch.set_rng_state(file.get_tensor(key))
             elif key == "dropout/cuda":
                 torch.cuda.set_rng_state(file.get_tensor(key))
+            elif key.startswith(AVERAGE):
+                assert stepper.lookahead is not None, "the state is of the same configuration"
+                stepper.lookahead.slow[key.removeprefix(AVERAGE)].copy_(file.get_tensor(key))
             else:
                 _, number, name = key.split("/")
                 kept = _laid_out_as(parameters[int(number)], file.get_tensor(key))

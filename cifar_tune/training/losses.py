@@ -1,13 +1,15 @@
-"""The distillation loss, a pure function of logits and labels."""
+"""Losses of a training, pure functions of logits and labels."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cifar_tune.config import TrainConfig
+from cifar_tune.config import DistillLoss, TrainConfig
 
 
 def distillation_loss(
@@ -18,8 +20,9 @@ def distillation_loss(
     alpha: float,
     label_smoothing: float = 0.0,
     class_weights: Tensor | None = None,
+    kind: DistillLoss = "kl",
 ) -> Tensor:
-    """alpha * T^2 * KL(teacher/T || student/T) + (1 - alpha) * cross-entropy, both means over the batch.
+    """alpha * T^2 * distance(teacher, student) + (1 - alpha) * cross-entropy, both means over the batch.
 
     The factor T^2 keeps the gradient's scale independent of T to first order (Hinton, Vinyals, Dean, "Distilling
     the knowledge in a neural network", 2015). Computed in float32 whatever the logits' type.
@@ -33,6 +36,7 @@ def distillation_loss(
         label_smoothing: of the cross-entropy.
         class_weights: (classes,) float32, of the labels in the cross-entropy, whose mean is over their weights; None:
             all alike. The distillation term is over all classes at once and has none.
+        kind: the distance, one of DISTANCES.
 
     Returns: a float32 scalar.
     """
@@ -41,16 +45,63 @@ def distillation_loss(
         return F.cross_entropy(student, labels, class_weights, label_smoothing=label_smoothing)
     assert teacher_logits is not None, "alpha > 0 needs the teacher's logits"
     teacher = teacher_logits.detach().float()
-    soft = F.kl_div(
+    distilled = alpha * temperature**2 * DISTANCES[kind](student, teacher, labels, temperature)
+    if alpha == 1:
+        return distilled
+    return distilled + (1 - alpha) * F.cross_entropy(student, labels, class_weights, label_smoothing=label_smoothing)
+
+
+def kl(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:  # noqa: ARG001 - as the others
+    """KL(teacher/T || student/T) of the softmax distributions, mean over the batch (R6)."""
+    return F.kl_div(
         F.log_softmax(student / temperature, dim=1),
         F.log_softmax(teacher / temperature, dim=1),
         reduction="batchmean",
         log_target=True,
     )
-    distilled = alpha * temperature**2 * soft
-    if alpha == 1:
-        return distilled
-    return distilled + (1 - alpha) * F.cross_entropy(student, labels, class_weights, label_smoothing=label_smoothing)
+
+
+def standardised_kl(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """`kl` of logits with mean 0 and standard deviation 1 over the classes: the student need not reach the teacher's
+    size of logits (Sun et al., "Logit standardization in knowledge distillation", CVPR 2024)."""
+    return kl(_standardised(student), _standardised(teacher), labels, temperature)
+
+
+def _standardised(logits: Tensor) -> Tensor:
+    return (logits - logits.mean(1, keepdim=True)) / (logits.std(1, keepdim=True) + 1e-7)
+
+
+OTHERS_WEIGHT = 8.0
+"""Weight of the other classes' part in DKD, against 1 of the target's: its authors' for CIFAR-100."""
+
+
+def decoupled_kl(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """KL of target against all others, plus OTHERS_WEIGHT times KL among the others, mean over the batch.
+
+    `kl` weighs the second part by 1 minus the teacher's probability of the target, so a sure teacher's answers about
+    the other classes count for little (Zhao et al., "Decoupled knowledge distillation", CVPR 2022).
+    """
+    is_target = F.one_hot(labels, student.shape[1]).bool()
+    own, theirs = student / temperature, teacher / temperature
+    target = F.kl_div(_target_and_rest(own, is_target), _target_and_rest(theirs, is_target), reduction="batchmean",
+                      log_target=True)  # fmt: skip
+    own_others, their_others = (logits[~is_target].view(len(labels), -1) for logits in (own, theirs))
+    others = kl(own_others, their_others, labels, 1.0)
+    return target + OTHERS_WEIGHT * others
+
+
+def _target_and_rest(logits: Tensor, is_target: Tensor) -> Tensor:
+    """Log-probabilities of the target and of all others together: (N, 2)."""
+    logs = F.log_softmax(logits, dim=1)
+    rest = torch.logsumexp(logs[~is_target].view(len(logits), -1), dim=1)
+    return torch.stack([logs[is_target], rest], dim=1)
+
+
+DISTANCES: dict[DistillLoss, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {
+    "kl": kl,
+    "standardised": standardised_kl,
+    "dkd": decoupled_kl,
+}
 
 
 def count_correct(logits: Tensor, labels: Tensor) -> Tensor:

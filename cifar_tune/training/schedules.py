@@ -10,6 +10,7 @@ WARMUP = 0.05
 ONE_CYCLE_PEAK = 0.3
 """Share of a run at which one-cycle reaches its peak (Smith and Topin, "Super-convergence", 2017)."""
 ONE_CYCLE_START = 1 / 25
+TRIANGLE_START, TRIANGLE_PEAK, TRIANGLE_END = 0.2, 0.23, 0.07
 
 
 def _warmed(factor: float, progress: float) -> float:
@@ -39,11 +40,19 @@ def one_cycle(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (progress - ONE_CYCLE_PEAK) / (1 - ONE_CYCLE_PEAK)))
 
 
+def triangle(progress: float) -> float:
+    """A straight line from a fifth to the peak, then one down to 0.07 (Jordan, arXiv 2404.00498)."""
+    if progress < TRIANGLE_PEAK:
+        return TRIANGLE_START + (1 - TRIANGLE_START) * progress / TRIANGLE_PEAK
+    return 1 - (1 - TRIANGLE_END) * (progress - TRIANGLE_PEAK) / (1 - TRIANGLE_PEAK)
+
+
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": cosine,
     "step": step,
     "one_cycle": one_cycle,
     "linear": linear,
+    "triangle": triangle,
 }
 
 
