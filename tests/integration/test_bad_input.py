@@ -71,10 +71,13 @@ QUICK = ("--preset", "quick")
         (("--preset", "huge"), "preset 'huge' is unknown; allowed are quick, cpu, folder, gpu"),
         (
             (*QUICK, "--students", "vgg"),
-            "model 'vgg' is unknown; allowed are resnet18, resnet_narrow, speednet, resnet_tiny, mobilenet",
+            "model 'vgg' is unknown; allowed are resnet18, resnet_narrow, speednet, speednet_wide",
         ),
         ((*QUICK, "--teacher", "vgg"), "model 'vgg' is unknown; allowed are resnet18"),
-        ((*QUICK, "--schedules", "cubic"), "schedule 'cubic' is unknown; allowed are cosine, step, one_cycle, linear"),
+        (
+            (*QUICK, "--schedules", "cubic"),
+            "schedule 'cubic' is unknown; allowed are cosine, step, one_cycle, linear, triangle",
+        ),
         ((*QUICK, "--data", "nowhere"), "data set 'nowhere' is neither one of"),
         ((*QUICK, "--temperature-range", "0", "4"), "temperature range is (0.0, 4.0); allowed is two numbers above 0"),
         ((*QUICK, "--temperature-range", "4", "2"), "allowed is two numbers above 0, low to high"),

@@ -63,7 +63,7 @@ def test_same_seed_same_weights() -> None:
 def test_unknown_model_lists_those_allowed() -> None:
     with pytest.raises(
         ValueError,
-        match="'vgg' is unknown; allowed are resnet18, resnet_narrow, speednet, resnet_tiny, mobilenet_v3_small",
+        match="'vgg' is unknown; allowed are resnet18, resnet_narrow, speednet, speednet_wide, resnet_tiny",
     ):
         build_model("vgg", 10)
 

@@ -14,8 +14,10 @@ from cifar_tune.errors import TrainingDivergedError
 from cifar_tune.models.registry import MODELS, build_model
 from cifar_tune.models.weights import load_weights, save_weights
 from cifar_tune.study import StudyConfig
-from cifar_tune.training.loop import Epoch, Stepper, evaluate, load_state, resized, save_state, train
-from cifar_tune.training.optimizers import make_optimizer
+from cifar_tune.training.averaging import Lookahead
+from cifar_tune.training.loop import Epoch, Stepper, evaluate, initial_model, load_state, resized, save_state, train
+from cifar_tune.training.muon import orthogonal
+from cifar_tune.training.optimizers import WHITENED_BIAS_SHARE, make_optimizer
 from cifar_tune.training.schedules import SCHEDULES
 
 DATA = small_data()
@@ -70,9 +72,20 @@ def test_smaller_images_keep_their_mean() -> None:
     torch.testing.assert_close(small.mean((2, 3)), images.mean((2, 3)), rtol=0.02, atol=0)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_a_training_that_goes_on_ends_as_one_that_was_never_stopped(tmp_path: Path, optimizer: str) -> None:
-    settings = config(model="mobilenet_v3_small", optimizer=optimizer, epochs=3)
+FAST: dict[str, Any] = {
+    "whitening": "frozen", "dirac": True, "fixed_norm_scale": True, "norm_momentum": 0.4, "lookahead": True,
+    "logit_scale": 1 / 9, "schedule": "triangle",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"optimizer": "sgd"}, {"optimizer": "adamw"}, {"optimizer": "muon"}, FAST, {**FAST, "optimizer": "muon"}],
+    ids=lambda changes: " ".join(map(str, changes.values())),
+)
+def test_a_training_that_goes_on_ends_as_one_that_was_never_stopped(tmp_path: Path, changes: dict[str, Any]) -> None:
+    model = "speednet" if "lookahead" in changes else "mobilenet_v3_small"
+    settings = config(model=model, epochs=3, **changes)
     whole = weights(run(settings))
     first = next(train(settings, DATA))
     save_weights(first.model, tmp_path / "weights")
@@ -98,19 +111,85 @@ def test_training_learns_what_can_be_learned() -> None:
     assert max(e.val_accuracy for e in epochs) > 0.9
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_optimizers_and_schedules_lower_the_loss(optimizer: str, schedule: str) -> None:
-    lr = 0.05 if optimizer == "sgd" else 0.003
+    lr = {"sgd": 0.05, "adamw": 0.003, "muon": 0.02}[optimizer]
     epochs = run(config(optimizer=optimizer, schedule=schedule, lr=lr, epochs=5))
     assert epochs[-1].train_loss < epochs[0].train_loss
 
 
 def test_biases_and_norms_are_not_decayed() -> None:
-    decayed, *rest = make_optimizer(config(), build_model("resnet18", 3)).param_groups
-    assert (decayed["weight_decay"], [g["weight_decay"] for g in rest]) == (5e-4, [0.0, 0.0])
-    assert all(p.ndim > 1 for p in decayed["params"])
-    assert all(p.ndim == 1 for g in rest for p in g["params"])
+    for group in make_optimizer(config(), build_model("resnet18", 3)).param_groups:
+        assert {p.ndim > 1 for p in group["params"]} == {group["weight_decay"] == 5e-4}
+
+
+def begun(**changes: Any) -> nn.Module:
+    settings = config(model="speednet", **changes)
+    return initial_model(settings, DATA)
+
+
+def test_frozen_whitening_filters_are_not_trained_and_their_bias_is_for_a_while() -> None:
+    settings, model = config(model="speednet", whitening="frozen"), begun(whitening="frozen")
+    stem = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
+    groups = {id(p): g for g in make_optimizer(settings, model).param_groups for p in g["params"]}
+    assert id(stem.weight) not in groups
+    assert groups[id(stem.bias)]["until"] == WHITENED_BIAS_SHARE
+
+
+def test_dirac_convolutions_pass_their_inputs_on() -> None:
+    second = [m for m in begun(dirac=True).modules() if isinstance(m, nn.Conv2d)][2]
+    images = torch.randn(1, second.in_channels, 5, 5)
+    torch.testing.assert_close(second(images)[:, : second.in_channels], images)
+
+
+def test_fixed_scales_of_norms_are_in_no_group() -> None:
+    model = begun(fixed_norm_scale=True)
+    trained = {id(p) for g in make_optimizer(config(), model).param_groups for p in g["params"]}
+    assert not trained & {id(m.weight) for m in model.modules() if isinstance(m, nn.BatchNorm2d)}
+
+
+def test_a_scale_of_the_logits_is_a_start_and_a_rate_of_the_classifier() -> None:
+    """A scaled layer under SGD, and one whose logits are scaled, give the same answers after a step."""
+    layer, scaled = nn.Linear(4, 3, bias=False), nn.Linear(4, 3, bias=False)
+    scaled.load_state_dict({"weight": layer.weight / 9})
+    images, labels = torch.randn(8, 4), torch.randint(0, 3, (8,))
+    settings = config(logit_scale=1 / 9, weight_decay=0.01)
+    by_rate = make_optimizer(settings, scaled)
+    for group in by_rate.param_groups:
+        group["lr"] = 0.1 * group["rate"]
+    by_factor = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
+    for _ in range(2):
+        for optimizer, answers in ((by_rate, scaled(images)), (by_factor, layer(images) / 9)):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(answers, labels).backward()
+            optimizer.step()
+    torch.testing.assert_close(scaled(images), layer(images) / 9)
+
+
+def test_lookahead_ends_at_its_average() -> None:
+    model = nn.Linear(2, 1, bias=False)
+    average = Lookahead(model)
+    for step in range(1, 13):
+        with torch.no_grad():
+            model.weight += 1.0
+        average.step(step, 12)
+    torch.testing.assert_close(model.weight.detach(), average.slow["weight"])
+
+
+def test_muon_s_directions_have_singular_values_near_one() -> None:
+    found = torch.linalg.svdvals(orthogonal(torch.randn(16, 40, generator=torch.Generator().manual_seed(0))))
+    assert found.min() > 0.5
+    assert found.max() < 1.3
+
+
+def test_muon_trains_filters_along_directions_and_the_rest_by_gradients() -> None:
+    model = begun()
+    groups = make_optimizer(config(optimizer="muon", model="speednet"), model).param_groups
+    ours = {id(p) for g in groups if g["filters"] for p in g["params"]}
+    assert ours == {id(m.weight) for m in list(model.modules()) if isinstance(m, nn.Conv2d)} - {
+        id(next(m for m in model.modules() if isinstance(m, nn.Conv2d)).weight)
+    }
 
 
 @pytest.mark.parametrize("name", MODELS)
