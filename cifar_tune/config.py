@@ -22,6 +22,7 @@ TrainPrecision = Literal["auto", "fp32", "bf16", "fp16"]
 Compile = Literal["none", "default", "reduce-overhead", "max-autotune"]
 Optimizer = Literal["sgd", "adamw", "muon"]
 Whitening = Literal["none", "trained", "frozen"]
+TeacherAnswers = Literal["one", "seeds", "views"]
 DistillLoss = Literal["kl", "standardised", "dkd"]
 Device = Literal["auto", "cpu", "cuda"]
 ClassWeights = Literal["auto", "always", "never"]
@@ -199,6 +200,8 @@ class TrainConfig(RecipeConfig):
         check(0 < self.lr < math.inf, "learning rate", self.lr, "above 0")
         check(0 < self.temperature < math.inf, "temperature", self.temperature, "above 0")
         check(0 <= self.alpha <= 1, "alpha", self.alpha, "0 to 1")
+        whole = "0 beside distillation: a teacher answers for whole images"
+        check(self.mixup == 0 or self.alpha == 0, "mixup", self.mixup, whole)
         check(self.threads >= 1, "threads", self.threads, "1 or more")
 
     @property

@@ -24,7 +24,7 @@ SEED_MARK = "-seed"
 
 
 def recipe_of(trial_id: str) -> str:
-    """What the seeds of one finalist have in common: the trial's name without its seed."""
+    """What the seeds of one finalist, or of a teacher, have in common: the trial's name without its seed."""
     return trial_id.rsplit(SEED_MARK, 1)[0]
 
 

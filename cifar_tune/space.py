@@ -86,6 +86,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         name="temperature",
         bounds=lambda study, _: study.space.temperature_range,
+        log=True,
         arms=(DISTILL_ARM,),
         default=lambda _: 4.0,
     ),

@@ -23,6 +23,7 @@ from cifar_tune.config import (
     LatencyConfig,
     RaceConfig,
     RecipeConfig,
+    TeacherAnswers,
     TrainConfig,
     ViewConfig,
     ViewSettings,
@@ -110,6 +111,11 @@ class StudyConfig(RunConfig):
     """Architecture of the teacher."""
     teacher_checkpoint: str | None = None
     """Safetensors file of a trained teacher; skips the teacher search."""
+    teacher_answers: TeacherAnswers = "one"
+    """Who answers: the best teacher; seeds: that and further trainings of its recipe, the mean of their probabilities;
+    views: it, over mirrored and shifted images. A student takes as long to answer."""
+    teacher_seeds: int = 3
+    """Trainings of the teacher's recipe with --teacher-answers seeds."""
     teacher_from_other_data: bool = False
     """Take a teacher checkpoint that says it was trained on other images than these."""
     students: tuple[str, ...] = field(default=("mobilenet_v3_small", "shufflenet_v2_x1_0"), metadata=CHANGEABLE)
@@ -179,9 +185,12 @@ class StudyConfig(RunConfig):
     def __post_init__(self) -> None:
         RunConfig.__post_init__(self)  # super() knows the class only as it was before it had slots
         check(0 < self.min_accuracy <= 1, "min accuracy", self.min_accuracy, "above 0, at most 1")
+        whole = "0 beside distillation: a teacher answers for whole images"
+        check(self.recipe.mixup == 0 or self.distill == "never", "mixup", self.recipe.mixup, whole)
         for name, count in (
             ("num samples", self.num_samples),
             ("teacher samples", self.teacher_samples),
+            ("teacher seeds", self.teacher_seeds),
             ("grace epochs", self.grace_epochs),
             ("final top", self.final_top),
             ("final seeds", self.final_seeds),

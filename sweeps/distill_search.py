@@ -22,7 +22,7 @@ from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, Arm
 from cifar_tune.errors import StudyFailedError
 from cifar_tune.measuring.target import MeasurementCell, Target
 from cifar_tune.models.pruning import pruned_name
-from cifar_tune.records import EvaluationRecord, ImportanceRecord, LatencyRecord, TrialRecord
+from cifar_tune.records import EvaluationRecord, ImportanceRecord, LatencyRecord, TrialRecord, recipe_of
 from cifar_tune.space import first_point, point_of
 from cifar_tune.store import note_checksums, write_records
 from cifar_tune.study import StudyConfig
@@ -53,7 +53,7 @@ from sweeps.steps.plan import disk_bytes, plan, print_plan
 from sweeps.steps.race import decide
 from sweeps.steps.ship import ship
 from sweeps.steps.variants import study_variants
-from sweeps.teacher_search import search_teacher
+from sweeps.teacher_search import search_teacher, train_teacher_seeds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,7 +133,8 @@ def find_finalists(work: Job, prepared: Prepared, students: Sequence[str]) -> Fi
     """Search teacher and students, then train the students' best trials anew, with seeds that no trial had."""
     if prepared.teacher is None:
         trial = search_teacher(work)
-        teacher, own_teacher, target = teacher_ref(work, trial), [trial], as_target(work, trial)
+        teacher = teacher_ref(work, [trial, *train_teacher_seeds(work, trial)])
+        own_teacher, target = [trial], as_target(work, trial)
     else:
         teacher, own_teacher, target = prepared.teacher, [], brought_teacher(prepared.teacher, work.classes)
     best: list[TrialRecord] = []
@@ -165,7 +166,7 @@ def write_importance(work: Job) -> None:
     """What each parameter mattered in each search: the analysis, which has no Optuna, reads the file."""
     searches: dict[tuple[Arm, str], list[TrialRecord]] = {}
     for trial in work.ledger.read(TrialRecord):
-        if trial.stage != "final":
+        if trial.stage != "final" and recipe_of(trial.trial_id) == trial.trial_id:
             searches.setdefault((trial.stage, trial.model), []).append(trial)
     found = [
         ImportanceRecord(

@@ -11,10 +11,11 @@ from cifar_tune import cli
 from cifar_tune.config import TEACHER_ARM
 from cifar_tune.errors import StudyFailedError
 from cifar_tune.records import TrialRecord
+from cifar_tune.space import point_of
 from cifar_tune.study import StudyConfig
 from cifar_tune.tuning.keeper import ranked
 from cifar_tune.tuning.slots import training_slots
-from cifar_tune.tuning.stages import search
+from cifar_tune.tuning.stages import retrain, search
 from cifar_tune.tuning.trainables import Training
 from sweeps.steps.checks import parse_study, prepare
 from sweeps.steps.job import Job, best_before, job, shown, train_task, with_start, write_tables
@@ -37,6 +38,27 @@ def search_teacher(work: Job) -> TrialRecord:
             f"--resume with --teacher-samples {study.teacher_samples + 1} tries another"
         )
     return best[0]
+
+
+def train_teacher_seeds(work: Job, best: TrialRecord) -> list[TrialRecord]:
+    """The teacher's recipe with further seeds, whose answers are averaged with its own; none where one answers."""
+    study = work.study
+    if study.teacher_answers != "seeds":
+        return []
+    trainings = [
+        Training(
+            arm=TEACHER_ARM,
+            model=best.model,
+            sample=point_of(best, study, TEACHER_ARM),
+            seed=seed,
+            epochs=study.arm_epochs(TEACHER_ARM),
+        )
+        for seed in range(study.seed + 1, study.seed + study.teacher_seeds)
+    ]
+    slots = training_slots(study, work.info, work.device, max(1, len(trainings)))
+    trainings = [with_start(work, training) for training in trainings]
+    trials = retrain(work, train_task(work, TEACHER_ARM, slots), trainings, slots, "teacher seeds")
+    return [trial for trial in trials if trial.checkpoint is not None]
 
 
 def run(config: StudyConfig) -> str:

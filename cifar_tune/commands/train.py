@@ -45,8 +45,8 @@ class Train:
     """Weights of a teacher to distil from; None: only the labels teach."""
     temperature: float = 4.0
     """Distillation temperature T."""
-    alpha: float = 0.7
-    """Weight of the distillation term."""
+    alpha: float | None = None
+    """Weight of the distillation term; None: 0.7 where a teacher is given."""
     seed: int = 0
     """Seed of initialisation, batch order and views."""
     device: Device = "auto"
@@ -90,21 +90,22 @@ def _of_flags(options: Train) -> tuple[TrainConfig, ImageData, TeacherLogits | N
     architecture(options.model)
     schedule(options.schedule)
     device = resolve_device(options.device)
+    taught = options.teacher_checkpoint is not None
+    check(taught or not options.alpha, "alpha", options.alpha, "above 0 only with --teacher-checkpoint")
+    alpha = (0.7 if taught else 0.0) if options.alpha is None else options.alpha
     config = TrainConfig(
         **values_of(options.recipe),
         model=options.model,
-        arm=DISTILL_ARM,
+        arm=DISTILL_ARM if taught else PLAIN_ARM,
         epochs=options.epochs,
         lr=options.lr,
         schedule=options.schedule,
         temperature=options.temperature,
-        alpha=options.alpha,
+        alpha=alpha,
         seed=options.seed,
         device=device,
         threads=usable_cpus(),
     )
-    if options.teacher_checkpoint is None:  # a wrong alpha has been refused by now
-        config = replace(config, arm=PLAIN_ARM, alpha=0.0)
     data = load(options.data)
     views = ViewConfig(crop_padding=data.train_images.shape[1] // 8, flip=data.flip, seed=options.seed)
     config = replace(config, views=views)

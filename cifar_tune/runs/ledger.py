@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from cifar_tune.errors import OtherVersionError
-from cifar_tune.records import BuildRecord, EpochRecord, EvaluationRecord, LatencyRecord, TrialRecord
+from cifar_tune.records import BuildRecord, EpochRecord, EvaluationRecord, LatencyRecord, TrialRecord, recipe_of
 from cifar_tune.store import (
     RENAMED,
     column_names,
@@ -119,9 +119,13 @@ class Ledger:
         return whole
 
     def trials(self, stage: str, model: str, teacher_sha256: str | None) -> list[TrialRecord]:
-        """The finished trials of one search; those of another teacher are of another search."""
+        """The finished trials of one search; those of another teacher are of another search.
+
+        Further seeds of its best recipe are of none.
+        """
         wanted = (stage, model, teacher_sha256)
-        return [r for r in self.read(TrialRecord) if (r.stage, r.model, r.teacher_sha256) == wanted]
+        found = [r for r in self.read(TrialRecord) if (r.stage, r.model, r.teacher_sha256) == wanted]
+        return [r for r in found if recipe_of(r.trial_id) == r.trial_id]
 
     def latency_keys(self, protocol: str) -> set[str]:
         """What need not be measured again, as `latency_key` names it; what failed or was refused is tried again.

@@ -202,18 +202,14 @@ class Stepper:
             group["lr"] = self.lr * group["rate"] * (self.taken < group["until"] * self.steps)
         if not config.channels_last:
             images = images.contiguous()
+        share = self.order.beta(config.mixup, config.mixup) if config.mixup else 1.0
+        if share < 1:
+            images = share * images + (1 - share) * images.flip(0)
         with autocast(self.precision, config.device):
             logits = self._answers(images)
-        loss = distillation_loss(
-            logits,
-            teacher_logits,
-            labels,
-            config.temperature,
-            config.alpha,
-            config.label_smoothing,
-            self.class_weights,
-            config.distill_loss,
-        )
+        loss = self._loss(logits, labels, teacher_logits)
+        if share < 1:
+            loss = share * loss + (1 - share) * self._loss(logits, labels.flip(0), teacher_logits)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
@@ -224,6 +220,19 @@ class Stepper:
         self._images += len(labels)
         self._loss_sum += loss.detach() * len(labels)
         self._correct += count_correct(logits.detach(), labels)
+
+    def _loss(self, logits: Tensor, labels: Tensor, teacher_logits: Tensor | None) -> Tensor:
+        config = self.config
+        return distillation_loss(
+            logits,
+            teacher_logits,
+            labels,
+            config.temperature,
+            config.alpha,
+            config.label_smoothing,
+            self.class_weights,
+            config.distill_loss,
+        )
 
     def finish_epoch(self) -> tuple[float, float]:
         """Mean loss and accuracy of the steps since the last call; the only place that waits for the device."""

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, cast
 from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, Arm, TrainConfig, TrainPrecision, check
 from cifar_tune.data.datasets import ImageData, load, subset
 from cifar_tune.device import resolve_device, usable_cpus
-from cifar_tune.records import TrialRecord
+from cifar_tune.records import TrialRecord, recipe_of
 from cifar_tune.runs.ledger import Ledger
 from cifar_tune.space import read_by
 from cifar_tune.store import PRETRAINED, sha256_file
 from cifar_tune.study import StudyConfig, read_content, study_from
 from cifar_tune.training.precision import answering_precision
-from cifar_tune.training.teacher import CachedTeacher, TeacherRef
+from cifar_tune.training.teacher import CachedTeacher, TeacherRef, Weights
 
 if TYPE_CHECKING:
     from cifar_tune.training.loop import TeacherLogits
@@ -61,7 +61,24 @@ def _teacher(
     run: Path, study: StudyConfig, trials: list[TrialRecord], sha256: str, precision: TrainPrecision
 ) -> TeacherRef:
     path = _weights(run, study, trials, sha256, "the teacher's")
-    return TeacherRef(model=study.teacher, checkpoint=str(path), sha256=sha256, precision=precision)
+    return TeacherRef(
+        model=study.teacher,
+        checkpoint=str(path),
+        sha256=sha256,
+        precision=precision,
+        seeds=_seeds(run, trials, sha256) if study.teacher_answers == "seeds" else (),
+        over_looks=study.teacher_answers == "views",
+    )
+
+
+def _seeds(run: Path, trials: list[TrialRecord], sha256: str) -> tuple[Weights, ...]:
+    """Further trainings of a teacher's recipe, in the order of their seeds."""
+    first = next(t for t in trials if t.checkpoint_sha256 == sha256)
+    others = [t for t in trials if recipe_of(t.trial_id) == first.trial_id != t.trial_id and t.checkpoint is not None]
+    return tuple(
+        Weights(checkpoint=str((run / str(t.checkpoint)).absolute()), sha256=str(t.checkpoint_sha256))
+        for t in sorted(others, key=lambda trial: trial.seed)
+    )
 
 
 def _start(run: Path, study: StudyConfig, trials: list[TrialRecord], sha256: str | None) -> str | None:

@@ -10,14 +10,17 @@ the folder cannot be written, each trial asks the teacher itself: slower, and th
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cifar_tune.config import TrainPrecision, ViewConfig
 from cifar_tune.data.augment import Batcher, Views
@@ -35,15 +38,25 @@ DIGEST_BYTES = 32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class TeacherRef:
-    """Which teacher: enough to load it anywhere."""
+class Weights:
+    """A file of weights."""
 
-    model: str
     checkpoint: str
     """Absolute path of its safetensors."""
     sha256: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TeacherRef(Weights):
+    """Which teacher: enough to load it anywhere."""
+
+    model: str
     precision: TrainPrecision = "auto"
     """Arithmetic of its answers: the same for all who ask."""
+    seeds: tuple[Weights, ...] = ()
+    """Further trainings of the model, whose probabilities are averaged with its own."""
+    over_looks: bool = False
+    """Whether it answers for the mirrored and shifted image, too, and the mean counts."""
 
 
 def load_model(name: str, classes: int, checkpoint: str | Path, sha256: str | None = None) -> nn.Module:
@@ -53,28 +66,55 @@ def load_model(name: str, classes: int, checkpoint: str | Path, sha256: str | No
     return model.eval()
 
 
+LOOKS = 6
+"""Most looks at an image."""
+
+
+def looks(images: Tensor, *, mirrored: bool) -> list[Tensor]:
+    """The images, and the same moved by a pixel up and left, and down and right; each mirrored, too, if asked for.
+
+    Args:
+        images: (N, C, H, W). What moves in at a border is its mirror image.
+    """
+    height, width = images.shape[2:]
+    padded = functional.pad(images, (1, 1, 1, 1), mode="reflect")
+    moved = [images, *(padded[:, :, i : i + height, i : i + width] for i in (0, 2))]
+    return [*moved, *(look.flip(3) for look in moved)] if mirrored else moved
+
+
 class OnlineTeacher:
     """The teacher itself, asked anew each time: what the cache must equal, and what fills it."""
 
     def __init__(self, ref: TeacherRef, data: ImageData, views: ViewConfig, device: str = "cpu") -> None:
         self.device = torch.device(device)
-        model = load_model(ref.model, len(data.classes), ref.checkpoint, ref.sha256).requires_grad_(False)
-        self.model = place(model, self.device)
+        loaded = (load_model(ref.model, len(data.classes), w.checkpoint, w.sha256) for w in (ref, *ref.seeds))
+        self.models: list[nn.Module] = [place(model.requires_grad_(False), self.device) for model in loaded]
+        self._looks = functools.partial(looks, mirrored=views.flip) if ref.over_looks else lambda images: [images]
         self.batcher = Batcher(data.train_images, data.mean, data.std, device, views.cutout)
         size = data.train_images.shape[1]
         self.precision = answering_precision(ref.model, device, size) if ref.precision == "auto" else ref.precision
         if (device, self.precision) == ("cpu", "fp32"):
             with torch.no_grad():
-                self.model = frozen(self.model, torch.zeros(2, 3, size, size))
+                self.models = [frozen(model, torch.zeros(2, 3, size, size)) for model in self.models]
 
     @torch.no_grad()
     def answer(self, views: Views, start: int, stop: int) -> Tensor:
-        """Logits for the views of images start to stop: float32 (stop - start, classes)."""
+        """Logits for the views of images start to stop: float32 (stop - start, classes).
+
+        Of several answers for an image, the logarithm of their mean probability.
+        """
         views = to_device(views, self.device)
         indices = torch.arange(start, stop, device=self.device)
         size = EVALUATION_BATCH[self.device.type]
         with autocast(self.precision, self.device.type):
-            return torch.cat([self.model(self.batcher.views(i, views)).float() for i in indices.split(size)])
+            return torch.cat([self._mean(self.batcher.views(i, views)) for i in indices.split(size)])
+
+    def _mean(self, images: Tensor) -> Tensor:
+        answers = [model(look).float() for model in self.models for look in self._looks(images)]
+        if len(answers) == 1:
+            return answers[0]
+        logs = torch.stack([functional.log_softmax(answer, dim=1) for answer in answers])
+        return torch.logsumexp(logs, dim=0) - math.log(len(answers))
 
     def __call__(self, epoch: int, views: Views) -> Tensor:  # noqa: ARG002 - the views say all
         """Logits for the views of all training images: float32 (N, classes)."""
@@ -169,6 +209,8 @@ def cache_key(ref: TeacherRef, data: ImageData, views: ViewConfig) -> str:
     """What the logits depend on, as a folder name."""
     content = {
         "teacher": ref.sha256,
+        "seeds": [weights.sha256 for weights in ref.seeds],
+        "over_looks": ref.over_looks,
         "precision": ref.precision,
         "data": data.fingerprint,
         "views": dataclasses.asdict(views),

@@ -91,7 +91,9 @@ class TrainTask:
         parts = [training.sample, training.epochs, self.teacher_sha256(training), training.start_sha256]
         recipe = json.dumps(parts, sort_keys=True)
         name = f"{training.arm}-{training.model}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
-        return f"final-{name}{SEED_MARK}{training.seed}" if self.stage == "final" else name
+        if self.template is None:  # a recipe that is trained with several seeds
+            name = f"{name}{SEED_MARK}{training.seed}"
+        return f"final-{name}" if self.stage == "final" else name
 
 
 # --- training ---------------------------------------------------------------------------------------------------

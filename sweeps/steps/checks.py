@@ -144,6 +144,8 @@ def check_compiler(device: str) -> None:
 def _teacher_given(study: StudyConfig, data: ImageData) -> TeacherRef | None:
     if study.teacher_checkpoint is None:
         return None
+    allowed = "one or views beside --teacher-checkpoint, which has one seed"
+    check(study.teacher_answers != "seeds", "teacher answers", study.teacher_answers, allowed)
     path = Path(study.teacher_checkpoint)
     check(path.is_file(), "teacher checkpoint", str(path), "an existing safetensors file")
     load_model(study.teacher, len(data.classes), path)
@@ -158,6 +160,7 @@ def _teacher_given(study: StudyConfig, data: ImageData) -> TeacherRef | None:
         checkpoint=str(path.absolute()),
         sha256=sha256_file(path),
         precision=answering_precision(study.teacher, resolve_device(study.device), data.train_images.shape[1]),
+        over_looks=study.teacher_answers == "views",
     )
 
 

@@ -39,7 +39,7 @@ from cifar_tune.store import (
 )
 from cifar_tune.study import StudyConfig
 from cifar_tune.training.precision import answering_precision, training_precision
-from cifar_tune.training.teacher import TeacherRef
+from cifar_tune.training.teacher import TeacherRef, Weights
 from cifar_tune.tuning.cluster import cluster
 from cifar_tune.tuning.context import RunContext
 from cifar_tune.tuning.keeper import ranked
@@ -234,17 +234,25 @@ def _standing(seeds: Sequence[TrialRecord]) -> tuple[int, float]:
     return len(seeds), float(np.mean([t.val_accuracy or 0.0 for t in seeds]))
 
 
-def teacher_ref(work: Job, trial: TrialRecord) -> TeacherRef:
-    """A teacher trial as the teacher of a search."""
+def teacher_ref(work: Job, trials: Sequence[TrialRecord]) -> TeacherRef:
+    """A teacher trial, and further seeds of its recipe, as the teacher of a search."""
+    first, *others = (_weights(work, trial) for trial in trials)
+    model = trials[0].model
+    return TeacherRef(
+        model=model,
+        checkpoint=first.checkpoint,
+        sha256=first.sha256,
+        precision=answering_precision(model, work.device, work.input_shape[-1]),
+        seeds=tuple(others),
+        over_looks=work.study.teacher_answers == "views",
+    )
+
+
+def _weights(work: Job, trial: TrialRecord) -> Weights:
     assert trial.stage == TEACHER_ARM
     assert trial.checkpoint is not None
     assert trial.checkpoint_sha256 is not None
-    return TeacherRef(
-        model=trial.model,
-        checkpoint=str(work.run / trial.checkpoint),
-        sha256=trial.checkpoint_sha256,
-        precision=answering_precision(trial.model, work.device, work.input_shape[-1]),
-    )
+    return Weights(checkpoint=str(work.run / trial.checkpoint), sha256=trial.checkpoint_sha256)
 
 
 def as_target(work: Job, trial: TrialRecord) -> Target:

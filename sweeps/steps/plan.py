@@ -16,11 +16,12 @@ from cifar_tune.config import DISTILL_ARM, GRID, PLAIN_ARM, TEACHER_ARM, Arm, Va
 from cifar_tune.device import usable_cpus
 from cifar_tune.models.pruning import pruned_name
 from cifar_tune.models.registry import build_model, place
-from cifar_tune.records import Stage, TrialRecord
+from cifar_tune.records import Stage, TrialRecord, recipe_of
 from cifar_tune.runs.ledger import Ledger
 from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.study import StudyConfig
 from cifar_tune.training.loop import Stepper
+from cifar_tune.training.teacher import LOOKS
 from sweeps.steps.checks import Prepared
 from sweeps.steps.variants import study_variants
 
@@ -84,13 +85,23 @@ def training_steps(prepared: Prepared, rates: Mapping[str, float]) -> list[Plann
     arms = study_arms(study)
     # what a run in a bucket holds is known when it is here
     finished = (
-        Counter((t.stage, t.model) for t in Ledger(prepared.run).read(TrialRecord)) if study.resume else Counter()
+        Counter((t.stage, t.model, _is_seed(t)) for t in Ledger(prepared.run).read(TrialRecord))
+        if study.resume
+        else Counter()
     )
 
     def training(
-        name: str, model: str, stage: Stage, epochs: int, trials: int, images: int, answers: float = 0.0
+        name: str,
+        model: str,
+        stage: Stage,
+        epochs: int,
+        trials: int,
+        images: int,
+        answers: float = 0.0,
+        *,
+        seeds: bool = False,
     ) -> PlannedStep:
-        done = min(trials, finished[stage, model])
+        done = min(trials, finished[stage, model, seeds])
         passes = _full_sized_epochs(study, stage, epochs, side)
         seconds = (trials - done) * passes * images / rates[model] + (answers + SECONDS_A_FIT if done < trials else 0.0)
         of = "" if images == len(prepared.data.train_images) else f" on {images} images"
@@ -98,12 +109,16 @@ def training_steps(prepared: Prepared, rates: Mapping[str, float]) -> list[Plann
         return PlannedStep(name=name, work=work, seconds=seconds)
 
     def answers(images: int, epochs: int) -> float:
-        return ANSWER_SHARE * images * min(epochs, study.views.distinct or epochs) / rates[study.teacher]
+        of_one = ANSWER_SHARE * images * min(epochs, study.views.distinct or epochs) / rates[study.teacher]
+        return of_one * {"one": 1, "seeds": study.teacher_seeds, "views": LOOKS}[study.teacher_answers]
 
     steps: list[PlannedStep] = []
     if prepared.teacher is None:
         name, epochs = f"teacher {study.teacher}", study.arm_epochs(TEACHER_ARM)
         steps.append(training(name, study.teacher, TEACHER_ARM, epochs, study.teacher_samples, images))
+        if study.teacher_answers == "seeds" and study.teacher_seeds > 1:
+            more = study.teacher_seeds - 1
+            steps.append(training("teacher seeds", study.teacher, TEACHER_ARM, epochs, more, images, seeds=True))
     for number, student in enumerate(study.students):
         for arm in arms:
             condition = ", if plain misses the accuracy" if (study.distill, arm) == ("auto", DISTILL_ARM) else ""
@@ -117,6 +132,11 @@ def training_steps(prepared: Prepared, rates: Mapping[str, float]) -> list[Plann
     return steps + [
         training(f"pruned {model}", model, "final", study.pruned_epochs, 1, images) for model in pruned_models(study)
     ]
+
+
+def _is_seed(trial: TrialRecord) -> bool:
+    """Whether a trial is a further seed of the teacher's recipe."""
+    return trial.stage == TEACHER_ARM and recipe_of(trial.trial_id) != trial.trial_id
 
 
 def pruned_models(study: StudyConfig) -> list[str]:
@@ -229,7 +249,8 @@ def disk_bytes(prepared: Prepared) -> int:
     pruned = {model: weight_bytes(model, classes) for model in pruned_models(study)}
     finalists = len(arms) * min(study.final_top, study.num_samples) * study.final_seeds
     # best and last weights of what is kept
-    kept = 2 * weights[study.teacher] * study.kept_trials(TEACHER_ARM)
+    seeds = study.teacher_seeds - 1 if study.teacher_answers == "seeds" else 0
+    kept = 2 * weights[study.teacher] * (study.kept_trials(TEACHER_ARM) + seeds)
     kept += sum(2 * weights[s] * (len(arms) * study.kept_trials(PLAIN_ARM) + finalists) for s in study.students)
     kept += 2 * sum(pruned.values())
     # a trial at work: best, last and the optimiser's state, of an epoch and of the one before

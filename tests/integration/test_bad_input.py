@@ -112,6 +112,7 @@ QUICK = ("--preset", "quick")
             (*QUICK, "--variants", "torch-fp64"),
             "variant is 'torch-fp64'; allowed is torch-fp32, torch-fp32-channels_last",
         ),
+        ((*QUICK, "--mixup", "0.2"), "mixup is 0.2; allowed is 0 beside distillation"),
         ((*QUICK, "--magnitude", "1"), "magnitude is (1.0,); allowed is shares between 0 and 1"),
     ],
     ids=lambda value: " ".join(value)[-40:] if isinstance(value, tuple) else "",

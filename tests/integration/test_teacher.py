@@ -19,7 +19,7 @@ from cifar_tune.models.registry import MODELS, build_model
 from cifar_tune.models.weights import save_weights
 from cifar_tune.store import sha256_file
 from cifar_tune.training.loop import train
-from cifar_tune.training.teacher import CachedTeacher, OnlineTeacher, TeacherRef, cache_key, load_model
+from cifar_tune.training.teacher import CachedTeacher, OnlineTeacher, TeacherRef, Weights, cache_key, load_model, looks
 
 DATA = small_data()
 VIEWS = draw_views(ViewConfig(), 1, len(DATA.train_images))
@@ -161,7 +161,30 @@ def test_a_folder_that_cannot_be_made_leaves_the_teacher_itself(teacher: Teacher
     assert without.trouble == f"teacher logits cannot be kept in {tmp_path / 'file'} (Not a directory): trials ask it"
 
 
-@pytest.mark.parametrize("changed", ["teacher", "precision", "data", "views"])
+def test_several_seeds_answer_with_the_logarithm_of_their_mean_probability(teacher: TeacherRef, tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_weights(build_model("resnet_tiny", 3, seed=6), path)
+    other = TeacherRef(model="resnet_tiny", checkpoint=str(path), sha256=sha256_file(path))
+    both = dataclasses.replace(teacher, seeds=(other,))
+    found, *each = (OnlineTeacher(ref, DATA, ViewConfig())(1, VIEWS) for ref in (both, teacher, other))
+    torch.testing.assert_close(found.exp(), torch.stack([answer.softmax(1) for answer in each]).mean(0))
+
+
+def test_answers_over_looks_are_those_of_the_mirrored_image(teacher: TeacherRef) -> None:
+    over = OnlineTeacher(dataclasses.replace(teacher, over_looks=True), DATA, ViewConfig())
+    mirrored = dataclasses.replace(VIEWS, flipped=~VIEWS.flipped)
+    torch.testing.assert_close(over(1, VIEWS), over(1, mirrored), rtol=1e-4, atol=1e-4)
+
+
+def test_looks_of_images_that_are_not_mirrored_are_shifts() -> None:
+    images = torch.arange(2 * 3 * 4 * 4, dtype=torch.float32).view(2, 3, 4, 4)
+    same, up_left, down_right = looks(images, mirrored=False)
+    assert torch.equal(same, images)
+    assert torch.equal(up_left[:, :, 1:, 1:], images[:, :, :-1, :-1])
+    assert torch.equal(down_right[:, :, :-1, :-1], images[:, :, 1:, 1:])
+
+
+@pytest.mark.parametrize("changed", ["teacher", "precision", "seeds", "looks", "data", "views"])
 def test_cache_key_depends_on(changed: str) -> None:
     ref, data, views = TeacherRef(model="resnet18", checkpoint="", sha256="1"), DATA, ViewConfig()
     before = cache_key(ref, data, views)
@@ -169,6 +192,10 @@ def test_cache_key_depends_on(changed: str) -> None:
         ref = dataclasses.replace(ref, sha256="2")
     elif changed == "precision":
         ref = dataclasses.replace(ref, precision="bf16")
+    elif changed == "seeds":
+        ref = dataclasses.replace(ref, seeds=(Weights(checkpoint="", sha256="2"),))
+    elif changed == "looks":
+        ref = dataclasses.replace(ref, over_looks=True)
     elif changed == "data":
         data = dataclasses.replace(data, fingerprint="other")
     else:

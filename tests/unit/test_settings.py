@@ -23,10 +23,11 @@ from sweeps.variant_grid import GridConfig
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 STUDY_FLAGS = """
-preset data data-dir name storage teacher teacher-checkpoint teacher-from-other-data students num-samples
+preset data data-dir name storage teacher teacher-checkpoint teacher-answers teacher-seeds teacher-from-other-data students num-samples
 teacher-samples epochs teacher-epochs teacher-progressive search-images final-top final-seeds final-epochs prune
 magnitude prune-epochs pretrained warm-start batch-size optimizer lr-range teacher-lr-range schedules temperature-range
-alpha-range weight-decay weight-decay-range label-smoothing class-weights crop-padding flip cutout distinct-views
+alpha-range momentum weight-decay weight-decay-range whitening dirac fixed-norm-scale norm-bias-rate norm-momentum
+lookahead logit-scale label-smoothing mixup distill-loss class-weights crop-padding flip cutout distinct-views
 image-size train-images test-images validation-fraction skip-unreadable precision compile-step distill min-accuracy
 early-stopping grace-epochs concurrent-trials gpus-per-trial latency-warmup latency-iterations latency-max-iterations
 latency-repeats latency-fresh-processes latency-time-limit latency-threads strict race-time-limit race-contenders
@@ -40,7 +41,8 @@ device strict name resume storage dashboard verbose
 SERVE_FLAGS = "run storage host port replicas batch queue timeout p95-ms users seconds stay"
 TRAIN_FLAGS = """
 data data-dir image-size train-images test-images skip-unreadable model epochs batch-size optimizer lr schedule
-weight-decay label-smoothing teacher teacher-checkpoint temperature alpha seed precision device run trial out
+momentum weight-decay whitening dirac fixed-norm-scale norm-bias-rate norm-momentum lookahead logit-scale
+label-smoothing mixup distill-loss teacher teacher-checkpoint temperature alpha seed precision device run trial out
 """
 EVALUATE_FLAGS = "data data-dir image-size train-images test-images skip-unreadable model checkpoint device"
 BENCH_FLAGS = """
