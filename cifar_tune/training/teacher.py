@@ -66,8 +66,8 @@ def load_model(name: str, classes: int, checkpoint: str | Path, sha256: str | No
     return model.eval()
 
 
-LOOKS = 6
-"""Most looks at an image."""
+LOOKS_AN_IMAGE = 6
+"""Most that `looks` gives."""
 
 
 def looks(images: Tensor, *, mirrored: bool) -> list[Tensor]:

@@ -21,7 +21,7 @@ from cifar_tune.runs.ledger import Ledger
 from cifar_tune.runtimes import RUNTIMES
 from cifar_tune.study import StudyConfig
 from cifar_tune.training.loop import Stepper
-from cifar_tune.training.teacher import LOOKS
+from cifar_tune.training.teacher import LOOKS_AN_IMAGE
 from sweeps.steps.checks import Prepared
 from sweeps.steps.variants import study_variants
 
@@ -110,7 +110,7 @@ def training_steps(prepared: Prepared, rates: Mapping[str, float]) -> list[Plann
 
     def answers(images: int, epochs: int) -> float:
         of_one = ANSWER_SHARE * images * min(epochs, study.views.distinct or epochs) / rates[study.teacher]
-        return of_one * {"one": 1, "seeds": study.teacher_seeds, "views": LOOKS}[study.teacher_answers]
+        return of_one * {"one": 1, "seeds": study.teacher_seeds, "views": LOOKS_AN_IMAGE}[study.teacher_answers]
 
     steps: list[PlannedStep] = []
     if prepared.teacher is None:

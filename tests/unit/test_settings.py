@@ -23,7 +23,8 @@ from sweeps.variant_grid import GridConfig
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 STUDY_FLAGS = """
-preset data data-dir name storage teacher teacher-checkpoint teacher-answers teacher-seeds teacher-from-other-data students num-samples
+preset data data-dir name storage teacher teacher-checkpoint teacher-answers teacher-seeds
+teacher-from-other-data students num-samples
 teacher-samples epochs teacher-epochs teacher-progressive search-images final-top final-seeds final-epochs prune
 magnitude prune-epochs pretrained warm-start batch-size optimizer lr-range teacher-lr-range schedules temperature-range
 alpha-range momentum weight-decay weight-decay-range whitening dirac fixed-norm-scale norm-bias-rate norm-momentum
