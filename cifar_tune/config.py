@@ -82,6 +82,8 @@ class ViewSettings:
     """Mirror each image in every second epoch; None: what suits the data set (not digits)."""
     cutout: int = 0
     """Side of the Cutout square in pixels; 0: off."""
+    trivial_augment: bool = False
+    """Give each view one operation of TrivialAugment, such as a rotation or another contrast."""
     distinct: int | None = field(default=None, metadata=flag("distinct_views"))
     """Epochs after which the views of an image repeat: fewer views for the teacher to answer. 1 or an even number;
     None: each epoch has its own views."""

@@ -235,6 +235,7 @@ class StudyConfig(RunConfig):
             crop_padding=image_size // 8 if views.crop_padding is None else views.crop_padding,
             flip=flip_suits_data if views.flip is None else views.flip,
             cutout=views.cutout,
+            trivial_augment=views.trivial_augment,
             distinct=views.distinct,
             seed=self.seed,
         )

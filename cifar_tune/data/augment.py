@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cifar_tune.config import ViewConfig
+from cifar_tune.data.trivial import OPERATIONS, augmented
 
 
 def as_tensor(array: np.ndarray) -> Tensor:
@@ -38,18 +39,29 @@ class Views:
     """bool (N,)."""
     cutout: Tensor
     """float32 (N, 2): centre of the cutout square, as a share of height and width."""
+    operations: Tensor
+    """int64 (N,): number of TrivialAugment's operation; 0, which is none, without it."""
+    strengths: Tensor
+    """float32 (N,): of the operation, -1 to 1."""
+
+
+TRIVIAL = 2**32
+"""Added to the epoch where operations are drawn, so that crops are the same with and without them."""
 
 
 def draw_views(config: ViewConfig, epoch: int, images: int) -> Views:
     """The views of `images` images in `epoch`; entry i depends only on (config.seed, epoch, i)."""
     draws = _draws(config.seed, epoch, (images, 4))
     mirrored_first = _draws(config.seed, 0, (images,)) < 0.5  # epochs are from 1: no other draws have this key
+    trivial = _draws(config.seed, TRIVIAL + epoch, (images, 2)) if config.trivial_augment else np.zeros((images, 2))
     offsets = (draws[:, :2] * (2 * config.crop_padding + 1)).astype(np.int64) - config.crop_padding
     return Views(
         rows=torch.from_numpy(offsets[:, 0].copy()),
         columns=torch.from_numpy(offsets[:, 1].copy()),
         flipped=torch.from_numpy((mirrored_first ^ (epoch % 2 == 0)) & config.flip),
         cutout=torch.from_numpy(draws[:, 2:].copy()),
+        operations=torch.from_numpy((trivial[:, 0] * len(OPERATIONS)).astype(np.int64)),
+        strengths=torch.from_numpy((2 * trivial[:, 1] - 1).astype(np.float32)),
     )
 
 
@@ -64,6 +76,7 @@ class Batcher:
         images: uint8 (N, H, W, 3); not copied on CPU, and never written to.
         mean, std: of the three channels, on the scale 0 to 1.
         cutout: side of the Cutout square of `views` in pixels; 0: none.
+        trivial: whether `views` makes TrivialAugment's operations.
         device: where images lie and batches are made.
     """
 
@@ -74,9 +87,11 @@ class Batcher:
         std: tuple[float, ...],
         device: torch.device | str = "cpu",
         cutout: int = 0,
+        *,
+        trivial: bool = False,
     ) -> None:
         self.images = as_tensor(images).to(device)
-        self._cutout = cutout
+        self._cutout, self._trivial = cutout, trivial
         self._scale = 1 / (255 * torch.tensor(std, dtype=torch.float32, device=device))
         self._shift = torch.tensor(mean, dtype=torch.float32, device=device) * 255 * self._scale
 
@@ -92,6 +107,8 @@ class Batcher:
         columns = torch.where(epoch_views.flipped[indices, None], columns.flip(1), columns)
         pixels = indices[:, None, None] * (height * width) + rows[:, :, None] * width + columns[:, None, :]
         batch = self.images.reshape(-1, 3)[pixels]
+        if self._trivial:
+            batch = augmented(batch, epoch_views.operations[indices], epoch_views.strengths[indices])
         normalised = self._normalised(batch)
         if self._cutout:
             normalised = normalised * self._cutout_mask(epoch_views.cutout[indices], height, width)

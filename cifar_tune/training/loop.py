@@ -129,7 +129,9 @@ def _set_up(config: TrainConfig, data: ImageData) -> tuple[Stepper, Batcher, Ten
     device = torch.device(config.device)
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     model = place(initial_model(config, data), device, layout)
-    batcher = Batcher(data.train_images, data.mean, data.std, device, config.views.cutout)
+    batcher = Batcher(
+        data.train_images, data.mean, data.std, device, config.views.cutout, trivial=config.views.trivial_augment
+    )
     labels = as_tensor(data.train_labels).to(device)
     stepper = Stepper(config, model, data, steps_per_epoch=math.ceil(len(labels) / config.batch_size))
     return stepper, batcher, labels

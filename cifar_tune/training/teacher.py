@@ -90,7 +90,9 @@ class OnlineTeacher:
         loaded = (load_model(ref.model, len(data.classes), w.checkpoint, w.sha256) for w in (ref, *ref.seeds))
         self.models: list[nn.Module] = [place(model.requires_grad_(False), self.device) for model in loaded]
         self._looks = functools.partial(looks, mirrored=views.flip) if ref.over_looks else lambda images: [images]
-        self.batcher = Batcher(data.train_images, data.mean, data.std, device, views.cutout)
+        self.batcher = Batcher(
+            data.train_images, data.mean, data.std, device, views.cutout, trivial=views.trivial_augment
+        )
         size = data.train_images.shape[1]
         self.precision = answering_precision(ref.model, device, size) if ref.precision == "auto" else ref.precision
         if (device, self.precision) == ("cpu", "fp32"):

@@ -8,8 +8,9 @@ import torch
 
 from cifar_tune.config import ViewConfig
 from cifar_tune.data.augment import Batcher, draw_views
+from cifar_tune.data.trivial import OPERATIONS, augmented
 
-FIELDS = ("rows", "columns", "flipped", "cutout")
+FIELDS = ("rows", "columns", "flipped", "cutout", "operations", "strengths")
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
 
@@ -28,7 +29,7 @@ def expected_view(image: np.ndarray, row: int, column: int, flipped: bool, paddi
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_view_of_an_image_does_not_depend_on_how_many_there_are(field: str) -> None:
-    few, many = draw_views(ViewConfig(), 3, 10), draw_views(ViewConfig(), 3, 1000)
+    few, many = (draw_views(ViewConfig(trivial_augment=True), 3, count) for count in (10, 1000))
     assert torch.equal(getattr(few, field), getattr(many, field)[:10])
 
 
@@ -103,3 +104,61 @@ def test_read_only_images_are_accepted_without_a_warning() -> None:
     data = images()
     data.flags.writeable = False
     Batcher(data, MEAN, STD).plain(0, 2)
+
+
+# --- TrivialAugment -----------------------------------------------------------------------------------------------
+
+TRIVIAL = ViewConfig(trivial_augment=True)
+AT_REST = [name for name in OPERATIONS if name not in ("autocontrast", "equalize")]
+
+
+def operated(name: str, strength: float, size: int = 9) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images before and after an operation: float (n, H, W, 3)."""
+    before = torch.from_numpy(images(6, size))
+    number = torch.full((6,), list(OPERATIONS).index(name))
+    return before.float(), augmented(before, number, torch.full((6,), strength))
+
+
+@pytest.mark.parametrize("name", AT_REST)
+def test_operation_without_strength_leaves_the_image(name: str) -> None:
+    before, after = operated(name, 0.0)
+    torch.testing.assert_close(after, before)
+
+
+@pytest.mark.parametrize("strength", [-1.0, 0.4, 1.0])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operation_keeps_values_within_a_byte(name: str, strength: float) -> None:
+    _, after = operated(name, strength)
+    assert after.isfinite().all()
+    assert after.min() >= 0
+    assert after.max() <= 255
+
+
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "identity"])
+def test_operation_changes_the_image(name: str) -> None:
+    before, after = operated(name, -0.9)
+    assert not torch.equal(after, before)
+
+
+def test_each_image_has_its_own_operation() -> None:
+    before = torch.from_numpy(images(3))
+    number = torch.tensor([list(OPERATIONS).index(name) for name in ("identity", "solarize", "identity")])
+    after = augmented(before, number, torch.ones(3))
+    assert [bool(torch.equal(a, b.float())) for a, b in zip(after, before, strict=True)] == [True, False, True]
+
+
+def test_a_shift_by_half_a_side_moves_in_black() -> None:
+    before, after = operated("translate_x", 0.5, size=8)
+    torch.testing.assert_close(after[:, :, :4], before[:, :, 4:])
+    assert after[:, :, 4:].abs().max() == 0
+
+
+def test_crops_are_the_same_with_and_without_operations() -> None:
+    with_them, without = draw_views(TRIVIAL, 3, 50), draw_views(ViewConfig(), 3, 50)
+    assert torch.equal(with_them.rows, without.rows)
+    assert without.operations.eq(0).all()
+
+
+def test_operations_are_drawn_for_each_image() -> None:
+    drawn = draw_views(TRIVIAL, 1, 2000).operations
+    assert set(drawn.tolist()) == set(range(len(OPERATIONS)))

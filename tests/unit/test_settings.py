@@ -28,7 +28,8 @@ teacher-from-other-data students num-samples
 teacher-samples epochs teacher-epochs teacher-progressive search-images final-top final-seeds final-epochs prune
 magnitude prune-epochs pretrained warm-start batch-size optimizer lr-range teacher-lr-range schedules temperature-range
 alpha-range momentum weight-decay weight-decay-range whitening dirac fixed-norm-scale norm-bias-rate norm-momentum
-lookahead logit-scale label-smoothing mixup distill-loss class-weights crop-padding flip cutout distinct-views
+lookahead logit-scale label-smoothing mixup distill-loss class-weights crop-padding flip cutout trivial-augment
+distinct-views
 image-size train-images test-images validation-fraction skip-unreadable precision compile-step distill min-accuracy
 early-stopping grace-epochs concurrent-trials gpus-per-trial latency-warmup latency-iterations latency-max-iterations
 latency-repeats latency-fresh-processes latency-time-limit latency-threads strict race-time-limit race-contenders
