@@ -62,6 +62,8 @@ class DataConfig:
     """Stratified subset of the test images; None: all."""
     validation_fraction: float = 0.1
     """Share of the training images held out for choosing."""
+    unlabelled: str | None = None
+    """Folder of images without labels, at any depth: distilled students learn from the teacher's answers for them."""
     skip_unreadable: bool = False
     """Count unreadable images and go on, instead of stopping at the first."""
 

@@ -59,7 +59,7 @@ class GridConfig(RunConfig):
     """Data set whose test images give the accuracy (see distill_search.py); None: latency only."""
     images: DataConfig = field(
         default_factory=DataConfig,
-        metadata=part(hidden=("source", "train_images", "validation_fraction", "skip_unreadable")),
+        metadata=part(hidden=("source", "train_images", "validation_fraction", "unlabelled", "skip_unreadable")),
     )
     mean: tuple[float, float, float] | None = None
     """Of each channel, of values 0 to 1: what the model was trained with; None: the training images'."""

@@ -29,7 +29,7 @@ from cifar_tune.training.teacher import OnlineTeacher, TeacherRef
 class Train:
     """Train one model; prints a line an epoch and writes the best weights by validation accuracy."""
 
-    data: DataConfig = field(default_factory=DataConfig, metadata=part(hidden=("validation_fraction",)))
+    data: DataConfig = field(default_factory=DataConfig, metadata=part(hidden=("validation_fraction", "unlabelled")))
     model: str = "mobilenet_v3_small"
     """Architecture."""
     epochs: int = 10

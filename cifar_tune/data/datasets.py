@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 
 from cifar_tune.config import DataConfig, check
-from cifar_tune.data.folders import image_folder
+from cifar_tune.data.folders import image_folder, unlabelled_folder
 from cifar_tune.data.images import (
     BLOCK,
     SEARCH,
     TEST,
     TRAIN,
+    UNLABELLED,
     VALIDATION,
     Images,
     Source,
@@ -67,6 +68,8 @@ class ImageData:
     """Unreadable images left out."""
     flip: bool
     """Whether a mirrored image still belongs to its class."""
+    unlabelled_images: np.ndarray | None = None
+    """As the training images, without labels; None: there are none."""
 
 
 def load(config: DataConfig, seed: int = 0) -> ImageData:
@@ -102,8 +105,41 @@ def load(config: DataConfig, seed: int = 0) -> ImageData:
     skipped = sum(len(images.labels) - len(arrays[f"{part}_labels"]) for part, images in parts.items())
     about = {"name": source.name, "label": source.label, "classes": source.classes, "flip": source.flip}
     mark = fingerprint(source.classes, arrays.values())
+    more = None
+    if config.unlabelled is not None:
+        more, left_out = _unlabelled(config, config.image_size or source.size, arrays["test_images"])
+        mark, skipped = fingerprint([mark], [more]), skipped + left_out
     # the fields come by name from two dicts, whose value types the checker merges
-    return ImageData(**about, **arrays, mean=mean, std=std, fingerprint=mark, skipped=skipped)  # pyright: ignore[reportArgumentType]
+    return ImageData(  # pyright: ignore[reportArgumentType]
+        **about, **arrays, mean=mean, std=std, fingerprint=mark, skipped=skipped, unlabelled_images=more
+    )
+
+
+def _unlabelled(config: DataConfig, size: int, tests: np.ndarray) -> tuple[np.ndarray, int]:
+    """The images without labels, and how many could not be read. ValueError names one that is a test image, too."""
+    assert config.unlabelled is not None
+    listed = unlabelled_folder(Path(config.unlabelled).expanduser())
+    pixels, _ = decode(listed, size, skip_unreadable=config.skip_unreadable)
+    tested = {image.tobytes() for image in tests}
+    for row, image in enumerate(pixels):
+        if image.tobytes() in tested:
+            where = listed.where(row) if len(pixels) == len(listed.labels) else f"image {row} of {config.unlabelled}"
+            raise ValueError(f"{where} is an image of the test set; allowed are others: its answer would be known")
+    return pixels, len(listed.labels) - len(pixels)
+
+
+def with_unlabelled(data: ImageData) -> ImageData:
+    """The data whose training images are followed by those without labels, if there are any."""
+    more = data.unlabelled_images
+    if more is None:
+        return data
+    return replace(
+        data,
+        train_images=np.concatenate([data.train_images, more]),
+        train_labels=np.concatenate([data.train_labels, np.full(len(more), UNLABELLED)]),
+        fingerprint=fingerprint([data.fingerprint, "with those without labels"], ()),
+        unlabelled_images=None,
+    )
 
 
 def subset(data: ImageData, train_images: int, seed: int) -> ImageData:
@@ -135,6 +171,8 @@ def describe(data: ImageData) -> dict[str, object]:
         "largest_class": data.classes[counts.argmax()] if data.classes else None,
         "largest_share": float(counts.max() / counts.sum()),
     }
+    if data.unlabelled_images is not None:
+        parts["unlabelled_images"] = len(data.unlabelled_images)
     return {**about, "classes": list(data.classes), **parts, **always, "image_size": data.train_images.shape[1]}
 
 

@@ -11,13 +11,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from cifar_tune.config import check
-from cifar_tune.data.images import Images, Source, fixed_split
+from cifar_tune.data.images import UNLABELLED, Images, Source, fixed_split
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
@@ -41,6 +42,15 @@ def _from_files(classes: Iterable[Sequence[Path]]) -> Images:
     files = [file for group in groups for file in group]
     labels = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
     return Images(labels=labels, read=lambda row: files[row].read_bytes(), where=lambda row: str(files[row]))
+
+
+def unlabelled_folder(folder: Path) -> Images:
+    """All images below a folder, sorted by path, with the label UNLABELLED. ValueError where there are none."""
+    check(folder.is_dir(), "unlabelled", str(folder), "an existing folder")
+    files = [file for file in sorted(folder.rglob("[!.]*")) if file.suffix.lower() in IMAGE_SUFFIXES]
+    check(bool(files), "unlabelled", str(folder), f"a folder with images ({', '.join(IMAGE_SUFFIXES)})")
+    found = _from_files([files])
+    return replace(found, labels=np.full(len(files), UNLABELLED))
 
 
 def image_folder(folder: Path) -> Source:

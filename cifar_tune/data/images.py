@@ -14,6 +14,8 @@ from PIL import Image, UnidentifiedImageError
 FOLDER_SIZE = 32  # side in pixels where neither the user nor the data says one
 _FIXED_SEED = 0  # of splits that belong to a data set: its test images must not depend on a run's seed
 POOL, TRAIN, TEST, VALIDATION, SEARCH = range(5)  # independent random streams of one seed
+UNLABELLED = -1
+"""Label of an image that has none."""
 BLOCK = 256  # images that a task handles: a task costs more than decoding one small image
 
 

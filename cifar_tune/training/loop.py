@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from cifar_tune.config import TrainConfig
 from cifar_tune.data.augment import Batcher, Views, as_tensor, draw_views
 from cifar_tune.data.datasets import ImageData
+from cifar_tune.data.images import UNLABELLED
 from cifar_tune.errors import TrainingDivergedError
 from cifar_tune.models import pruning
 from cifar_tune.models.registry import build_model, place
@@ -193,6 +194,7 @@ class Stepper:
 
     def _reset_sums(self) -> None:
         self._images = 0
+        self._labelled = torch.zeros((), dtype=torch.int64, device=self.config.device)
         self._loss_sum = torch.zeros((), device=self.config.device)
         self._correct = torch.zeros((), dtype=torch.int64, device=self.config.device)
 
@@ -220,6 +222,7 @@ class Stepper:
         if self.lookahead is not None:
             self.lookahead.step(self.taken, self.steps)
         self._images += len(labels)
+        self._labelled += (labels != UNLABELLED).sum()
         self._loss_sum += loss.detach() * len(labels)
         self._correct += count_correct(logits.detach(), labels)
 
@@ -238,7 +241,7 @@ class Stepper:
 
     def finish_epoch(self) -> tuple[float, float]:
         """Mean loss and accuracy of the steps since the last call; the only place that waits for the device."""
-        result = self._loss_sum.item() / self._images, self._correct.item() / self._images
+        result = self._loss_sum.item() / self._images, self._correct.item() / max(1, self._labelled.item())
         self._reset_sums()
         return result
 

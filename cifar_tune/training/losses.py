@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cifar_tune.config import DistillLoss, TrainConfig
+from cifar_tune.data.images import UNLABELLED
 
 
 def distillation_loss(
@@ -30,7 +31,7 @@ def distillation_loss(
     Args:
         student_logits: (N, classes), any float type; gradients flow only through these.
         teacher_logits: (N, classes), any float type; None is allowed where alpha is 0.
-        labels: (N,) int64 class indices.
+        labels: (N,) int64 class indices; UNLABELLED where only the teacher says something.
         temperature: T > 0.
         alpha: weight of the distillation term, 0 to 1. At 0 the result is exactly the cross-entropy.
         label_smoothing: of the cross-entropy.
@@ -48,7 +49,19 @@ def distillation_loss(
     distilled = alpha * temperature**2 * DISTANCES[kind](student, teacher, labels, temperature)
     if alpha == 1:
         return distilled
-    return distilled + (1 - alpha) * F.cross_entropy(student, labels, class_weights, label_smoothing=label_smoothing)
+    return distilled + (1 - alpha) * labelled_cross_entropy(student, labels, class_weights, label_smoothing)
+
+
+def labelled_cross_entropy(
+    logits: Tensor, labels: Tensor, class_weights: Tensor | None, label_smoothing: float
+) -> Tensor:
+    """Mean cross-entropy of the images that have a label; 0 where none has. Nothing is read back from the device."""
+    losses = F.cross_entropy(
+        logits, labels, class_weights, reduction="none", label_smoothing=label_smoothing, ignore_index=UNLABELLED
+    )
+    known = (labels != UNLABELLED).float()
+    weights = known if class_weights is None else known * class_weights[labels.clamp(min=0)]
+    return losses.sum() / weights.sum().clamp(min=1e-9)
 
 
 def kl(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:  # noqa: ARG001 - as the others
@@ -81,6 +94,7 @@ def decoupled_kl(student: Tensor, teacher: Tensor, labels: Tensor, temperature: 
     `kl` weighs the second part by 1 minus the teacher's probability of the target, so a sure teacher's answers about
     the other classes count for little (Zhao et al., "Decoupled knowledge distillation", CVPR 2022).
     """
+    labels = torch.where(labels == UNLABELLED, teacher.argmax(1), labels)
     is_target = F.one_hot(labels, student.shape[1]).bool()
     own, theirs = student / temperature, teacher / temperature
     target = F.kl_div(_target_and_rest(own, is_target), _target_and_rest(theirs, is_target), reduction="batchmean",
@@ -120,8 +134,8 @@ def class_weights(config: TrainConfig, labels: np.ndarray) -> Tensor | None:
     A class weighs in inverse proportion to its images, so that each has the same part in the loss (King and Zeng,
     "Logistic regression in rare events data", 2001; scikit-learn's `balanced`).
     """
-    counts = np.bincount(labels)
+    counts = np.bincount(labels[labels != UNLABELLED])
     if config.class_weights == "never" or (config.class_weights == "auto" and counts.max() < UNBALANCED * counts.min()):
         return None
-    weights = len(labels) / (len(counts) * counts)
+    weights = counts.sum() / (len(counts) * counts)
     return torch.from_numpy(weights).float().to(config.device)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, Arm, TrainConfig, TrainPrecision, check
-from cifar_tune.data.datasets import ImageData, load, subset
+from cifar_tune.data.datasets import ImageData, load, subset, with_unlabelled
 from cifar_tune.device import resolve_device, usable_cpus
 from cifar_tune.records import TrialRecord, recipe_of
 from cifar_tune.runs.ledger import Ledger
@@ -52,6 +52,7 @@ def reproduction(run: Path, trial_id: str) -> tuple[TrainConfig, ImageData, Teac
     )
     if trial.teacher_sha256 is None:
         return config, data, None
+    data = with_unlabelled(data)
     answering = answering_precision(study.teacher, device, data.train_images.shape[1])
     teacher = _teacher(run, study, trials, trial.teacher_sha256, answering)
     return config, data, CachedTeacher(run / "teacher_logits", teacher, data, views, device)

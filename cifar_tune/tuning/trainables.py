@@ -20,7 +20,7 @@ import ray
 from ray import tune
 
 from cifar_tune.config import DISTILL_ARM, Arm, TrainConfig, TrainPrecision
-from cifar_tune.data.datasets import ImageData
+from cifar_tune.data.datasets import ImageData, with_unlabelled
 from cifar_tune.models.weights import load_weights, save_weights
 from cifar_tune.records import SEED_MARK, Stage
 from cifar_tune.study import StudyConfig
@@ -101,6 +101,7 @@ class TrainTask:
 
 def _train_trial(sample: dict[str, Any], task: TrainTask) -> None:
     data: ImageData = ray.get(task.data)
+    mark = data.fingerprint
     training = task.training(sample)
     config = training.config(
         task.study,
@@ -111,6 +112,7 @@ def _train_trial(sample: dict[str, Any], task: TrainTask) -> None:
     teacher = None
     if config.distils:
         assert task.teacher is not None, "a distillation task names its teacher"
+        data = with_unlabelled(data)
         teacher = CachedTeacher(Path(task.teacher_folder), task.teacher, data, config.views, config.device)
     trial_id = task.trial_id(training)
     progress = Progress(trial_id, training.sample, training.epochs, config.device)
@@ -124,8 +126,8 @@ def _train_trial(sample: dict[str, Any], task: TrainTask) -> None:
                 config = dataclasses.replace(config, precision=progress.precision)
             for epoch in train(config, data, teacher, resume):
                 if progress.note(epoch, teacher.trouble if teacher else None):
-                    save_weights(epoch.model, folder / BEST, data.fingerprint)
-                save_weights(epoch.model, folder / LAST, data.fingerprint)
+                    save_weights(epoch.model, folder / BEST, mark)
+                save_weights(epoch.model, folder / LAST, mark)
                 save_state(epoch, folder / STATE)
                 progress.save(folder)
                 # in this worker's log, which the dashboard shows

@@ -82,6 +82,7 @@ def training_steps(prepared: Prepared, rates: Mapping[str, float]) -> list[Plann
     """
     study, images, side = prepared.study, len(prepared.data.train_images), prepared.data.train_images.shape[1]
     searched = images if prepared.search_data is None else len(prepared.search_data.train_images)
+    unlabelled = _unlabelled(prepared)
     arms = study_arms(study)
     # what a run in a bucket holds is known when it is here
     finished = (
@@ -122,16 +123,23 @@ def training_steps(prepared: Prepared, rates: Mapping[str, float]) -> list[Plann
     for number, student in enumerate(study.students):
         for arm in arms:
             condition = ", if plain misses the accuracy" if (study.distill, arm) == ("auto", DISTILL_ARM) else ""
-            first = answers(searched, study.epochs) if arm == DISTILL_ARM and number == 0 else 0.0
+            seen = searched + (unlabelled if arm == DISTILL_ARM else 0)
+            first = answers(seen, study.epochs) if arm == DISTILL_ARM and number == 0 else 0.0
             name = f"{arm} {student}{condition}"
-            steps.append(training(name, student, arm, study.epochs, study.num_samples, searched, first))
+            steps.append(training(name, student, arm, study.epochs, study.num_samples, seen, first))
     trials = len(arms) * min(study.final_top, study.num_samples) * study.final_seeds
     for number, student in enumerate(study.students):
-        first = answers(images, study.finalist_epochs) if DISTILL_ARM in arms and number == 0 else 0.0
+        first = answers(images + unlabelled, study.finalist_epochs) if DISTILL_ARM in arms and number == 0 else 0.0
         steps.append(training(f"finalists {student}", student, "final", study.finalist_epochs, trials, images, first))
     return steps + [
         training(f"pruned {model}", model, "final", study.pruned_epochs, 1, images) for model in pruned_models(study)
     ]
+
+
+def _unlabelled(prepared: Prepared) -> int:
+    """Images without labels that distilled students see."""
+    more = prepared.data.unlabelled_images
+    return 0 if more is None else len(more)
 
 
 def _is_seed(trial: TrialRecord) -> bool:
@@ -256,7 +264,7 @@ def disk_bytes(prepared: Prepared) -> int:
     # a trial at work: best, last and the optimiser's state, of an epoch and of the one before
     at_work = usable_cpus() * 2 * (4 if study.recipe.optimizer == "adamw" else 3) * max(weights.values())
     views = min(study.views.distinct or study.finalist_epochs, study.finalist_epochs)
-    answers = 2 * classes * views * (images + searched) if len(arms) > 1 else 0
+    answers = 2 * classes * views * (images + searched + 2 * _unlabelled(prepared)) if len(arms) > 1 else 0
     variants = study_variants(study, prepared.device)
     models = measured_models(study)
     samples = study.latency.repeats * study.latency.max_iterations * 1.3  # the paired reference takes some
@@ -278,6 +286,8 @@ def print_plan(prepared: Prepared, steps: list[PlannedStep]) -> None:
     console = Console(stderr=True, highlight=False)
     console.print(f"[bold]Run {prepared.run.name}[/bold]  in {prepared.run.parent}", soft_wrap=True)
     parts = f"{len(data.train_images)} train, {len(data.validation_images)} validation, {len(data.test_images)} test"
+    if data.unlabelled_images is not None:
+        parts = f"{len(data.unlabelled_images)} without labels, {parts}"
     side = data.train_images.shape[1]
     console.print(f"Data: {data.label}, {parts} images of {side}x{side}, {len(data.classes)} classes", soft_wrap=True)
     if data.skipped:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cifar_tune.config import DistillLoss
+from cifar_tune.data.images import UNLABELLED
 from cifar_tune.training.losses import DISTANCES, OTHERS_WEIGHT, decoupled_kl, distillation_loss, kl
 from cifar_tune.training.schedules import SCHEDULES, schedule
 
@@ -100,6 +101,23 @@ def test_kl_is_the_target_s_part_and_the_others_part_by_what_the_teacher_leaves_
         others = kl(own[:, rest], theirs[:, rest], label, 3.0)
         left = 1 - F.softmax(theirs / 3, 1)[0, label]
         torch.testing.assert_close(found - (OTHERS_WEIGHT - left) * others, kl(own, theirs, label, 3.0).expand(1))
+
+
+@pytest.mark.parametrize("kind", DISTANCES)
+def test_images_without_labels_count_in_the_teacher_s_part_only(kind: DistillLoss) -> None:
+    student, teacher, labels = logits_and_labels(1)
+    half = torch.where(torch.arange(6) < 3, labels, UNLABELLED)
+    hard = F.cross_entropy(student[:3], labels[:3], label_smoothing=0.1)
+    as_taught = torch.where(half == UNLABELLED, teacher.argmax(1), labels)
+    soft = distillation_loss(student, teacher, as_taught, 4.0, 1.0, kind=kind)
+    found = distillation_loss(student, teacher, half, 4.0, 0.7, 0.1, kind=kind)
+    torch.testing.assert_close(found, 0.7 * soft + 0.3 * hard)
+
+
+def test_a_batch_without_labels_has_a_finite_loss() -> None:
+    student, teacher, _ = logits_and_labels(1)
+    none = torch.full((6,), UNLABELLED)
+    assert distillation_loss(student, teacher, none, 4.0, 0.7).isfinite()
 
 
 def test_teacher_gets_no_gradient() -> None:

@@ -30,7 +30,8 @@ magnitude prune-epochs pretrained warm-start batch-size optimizer lr-range teach
 alpha-range momentum weight-decay weight-decay-range whitening dirac fixed-norm-scale norm-bias-rate norm-momentum
 lookahead logit-scale label-smoothing mixup distill-loss class-weights crop-padding flip cutout trivial-augment
 distinct-views
-image-size train-images test-images validation-fraction skip-unreadable precision compile-step distill min-accuracy
+image-size train-images test-images validation-fraction unlabelled skip-unreadable
+precision compile-step distill min-accuracy
 early-stopping grace-epochs concurrent-trials gpus-per-trial latency-warmup latency-iterations latency-max-iterations
 latency-repeats latency-fresh-processes latency-time-limit latency-threads strict race-time-limit race-contenders
 compiled-variants runtimes variants
