@@ -22,7 +22,8 @@ from image_files import (
     write_parquet,
 )
 
-from cifar_tune.data.datasets import describe
+from cifar_tune.data.datasets import describe, with_unlabelled
+from cifar_tune.data.images import UNLABELLED
 
 # Image folders
 
@@ -222,3 +223,40 @@ def test_image_in_both_splits_is_refused(folder: Path) -> None:
     shutil.copy(folder / "train" / "cat" / "003.png", folder / "test" / "dog" / "again.png")
     said = "the same image is in both splits: {train}/cat/003.png and {test}/dog/again.png"
     assert message_of(folder) == said.format(train=folder / "train", test=folder / "test")
+
+
+# Images without labels
+
+
+@pytest.fixture
+def more(tmp_path: Path) -> Path:
+    """Three images without labels, one of them deeper."""
+    for at, name in enumerate(("a.png", "b.png", "deep/er/c.png")):
+        file = tmp_path / "more" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        picture(900 + at).save(file)
+    return tmp_path / "more"
+
+
+def test_images_without_labels_follow_the_training_images(folder: Path, more: Path) -> None:
+    data = load_folder(folder, unlabelled=str(more))
+    both = with_unlabelled(data)
+    assert both.train_labels[-4:].tolist()[1:] == [UNLABELLED] * 3
+    assert images_of(both, "train") == images_of(data, "train") + [
+        np.asarray(picture(n)).tobytes() for n in (900, 901, 902)
+    ]
+
+
+def test_images_without_labels_are_in_the_fingerprint(folder: Path, more: Path) -> None:
+    marks = {load_folder(folder).fingerprint, load_folder(folder, unlabelled=str(more)).fingerprint}
+    assert len(marks) == 2
+
+
+def test_a_test_image_without_its_label_is_refused_by_its_content(folder: Path, more: Path) -> None:
+    shutil.copy(folder / "test" / "cat" / "000.png", more / "z.png")
+    assert message_of(folder, unlabelled=str(more)).startswith(f"{more / 'z.png'} is an image of the test set")
+
+
+def test_a_folder_without_images_is_no_unlabelled_one(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    assert "allowed is a folder with images" in message_of(folder, unlabelled=str(tmp_path / "none"))
