@@ -115,7 +115,7 @@ class StudyConfig(RunConfig):
     """Who answers: the best teacher; seeds: that and further trainings of its recipe, the mean of their probabilities;
     views: it, over mirrored and shifted images. A student takes as long to answer."""
     teacher_seeds: int = 3
-    """Trainings of the teacher's recipe with --teacher-answers seeds."""
+    """Trainings of the teacher's recipe where several seeds answer."""
     teacher_from_other_data: bool = False
     """Take a teacher checkpoint that says it was trained on other images than these."""
     students: tuple[str, ...] = field(default=("mobilenet_v3_small", "shufflenet_v2_x1_0"), metadata=CHANGEABLE)

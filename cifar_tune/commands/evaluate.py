@@ -30,7 +30,7 @@ from cifar_tune.training.teacher import load_model
 class Evaluate:
     """Read the test set with one checkpoint; prints loss and accuracy."""
 
-    data: DataConfig = field(default_factory=DataConfig, metadata=part(hidden=("validation_fraction",)))
+    data: DataConfig = field(default_factory=DataConfig, metadata=part(hidden=("validation_fraction", "unlabelled")))
     model: str
     """Architecture."""
     checkpoint: str

@@ -173,7 +173,7 @@ def test_several_seeds_answer_with_the_logarithm_of_their_mean_probability(teach
 def test_answers_over_looks_are_those_of_the_mirrored_image(teacher: TeacherRef) -> None:
     over = OnlineTeacher(dataclasses.replace(teacher, over_looks=True), DATA, ViewConfig())
     mirrored = dataclasses.replace(VIEWS, flipped=~VIEWS.flipped)
-    torch.testing.assert_close(over(1, VIEWS), over(1, mirrored), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(over(1, VIEWS), over(1, mirrored), rtol=BF16_TOLERANCE, atol=BF16_TOLERANCE)
 
 
 def test_looks_of_images_that_are_not_mirrored_are_shifts() -> None:

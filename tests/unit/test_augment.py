@@ -1,5 +1,6 @@
 """The views: pure functions of seed, epoch and image, made in batches."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -84,7 +85,7 @@ def test_view_does_not_depend_on_the_batch_it_is_in() -> None:
 def test_cutout_sets_a_square_to_the_mean() -> None:
     data = np.full((1, 32, 32, 3), 255, dtype=np.uint8)
     views = draw_views(ViewConfig(cutout=8), 1, 1)
-    centred = type(views)(rows=views.rows, columns=views.columns, flipped=views.flipped, cutout=torch.full((1, 2), 0.5))
+    centred = dataclasses.replace(views, cutout=torch.full((1, 2), 0.5))
     batch = Batcher(data, MEAN, STD, cutout=8).views(torch.tensor([0]), centred)
     assert (batch == 0).sum() == 3 * 8 * 8
 
@@ -112,9 +113,9 @@ TRIVIAL = ViewConfig(trivial_augment=True)
 AT_REST = [name for name in OPERATIONS if name not in ("autocontrast", "equalize")]
 
 
-def operated(name: str, strength: float, size: int = 9) -> tuple[torch.Tensor, torch.Tensor]:
+def operated(name: str, strength: float, size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
     """Images before and after an operation: float (n, H, W, 3)."""
-    before = torch.from_numpy(images(6, size))
+    before = torch.from_numpy(images(6, size)) // 2 + 20  # some contrast is to be gained
     number = torch.full((6,), list(OPERATIONS).index(name))
     return before.float(), augmented(before, number, torch.full((6,), strength))
 

@@ -239,7 +239,7 @@ def more(tmp_path: Path) -> Path:
 
 
 def test_images_without_labels_follow_the_training_images(folder: Path, more: Path) -> None:
-    data = load_folder(folder, unlabelled=str(more))
+    data = load_folder(folder, unlabelled=str(more), image_size=8)
     both = with_unlabelled(data)
     assert both.train_labels[-4:].tolist()[1:] == [UNLABELLED] * 3
     assert images_of(both, "train") == images_of(data, "train") + [

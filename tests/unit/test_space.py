@@ -97,4 +97,4 @@ def test_a_parameter_is_a_field_of_the_training_and_of_its_record() -> None:
 
 
 def test_the_figures_show_the_numbers_of_the_table() -> None:
-    assert trials._SEARCHED == {"lr": True, "weight_decay": True, "temperature": False, "alpha": False}
+    assert trials._SEARCHED == {"lr": True, "weight_decay": True, "temperature": True, "alpha": False}
