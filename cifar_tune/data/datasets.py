@@ -110,8 +110,14 @@ def load(config: DataConfig, seed: int = 0) -> ImageData:
         more, left_out = _unlabelled(config, config.image_size or source.size, arrays["test_images"])
         mark, skipped = fingerprint([mark], [more]), skipped + left_out
     # the fields come by name from two dicts, whose value types the checker merges
-    return ImageData(  # pyright: ignore[reportArgumentType]
-        **about, **arrays, mean=mean, std=std, fingerprint=mark, skipped=skipped, unlabelled_images=more
+    return ImageData(
+        **about,  # pyright: ignore[reportArgumentType]
+        **arrays,  # pyright: ignore[reportArgumentType]
+        mean=mean,
+        std=std,
+        fingerprint=mark,
+        skipped=skipped,
+        unlabelled_images=more,
     )
 
 
