@@ -91,6 +91,7 @@ def _of_flags(options: Train) -> tuple[TrainConfig, ImageData, TeacherLogits | N
     schedule(options.schedule)
     device = resolve_device(options.device)
     taught = options.teacher_checkpoint is not None
+    check(options.alpha is None or 0 <= options.alpha <= 1, "alpha", options.alpha, "0 to 1")
     check(taught or not options.alpha, "alpha", options.alpha, "above 0 only with --teacher-checkpoint")
     alpha = (0.7 if taught else 0.0) if options.alpha is None else options.alpha
     config = TrainConfig(

@@ -288,6 +288,10 @@ def test_teacher_of_other_data(refused: Refused, tmp_path: Path) -> None:
         (("train", "--data", "digits", "--lr", "nan"), "learning rate is nan"),
         (("train", "--data", "digits", "--temperature", "0"), "temperature is 0.0; allowed is above 0"),
         (("train", "--data", "digits", "--alpha", "1.1"), "alpha is 1.1; allowed is 0 to 1"),
+        (
+            ("train", "--data", "digits", "--alpha", "1"),
+            "alpha is 1.0; allowed is above 0 only with --teacher-checkpoint",
+        ),
         (("train", "--data", "digits", "--epochs", "0"), "epochs is 0; allowed is 1 or more"),
         (("train", "--data", "digits", "--schedule", "cubic"), "schedule 'cubic' is unknown"),
         (("train", "--data", "digits", "--model", "vgg"), "model 'vgg' is unknown"),
