@@ -107,9 +107,9 @@ def race_is_over(
 ) -> bool:
     """Whether the race ends with the blocks that are there.
 
-    It may end at a look only, after 5, 10, 15 or 20 blocks: where one variant of one model is left that cannot be
-    separated from the fastest at the constraint, or nothing can be chosen. Other weights take the same time, so that no
-    race would separate them. After the last look it ends in any case.
+    It may end at a look only, after 5, 10, 15 or 20 blocks, and after the last it ends in any case. It is over where
+    nothing can be chosen. So it is where one variant of one model is left at the constraint that cannot be separated
+    from the fastest: other weights take the same time, and no race would separate them.
     """
     rivals = rivals_of(latency, images)
     blocks = len(rivals.race.numbers)

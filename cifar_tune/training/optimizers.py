@@ -80,7 +80,7 @@ def classifier(model: nn.Module) -> nn.Linear | None:
 def _head_rate(config: TrainConfig) -> float:
     """What a factor of the logits is worth as a rate of the classifier, whose weights begin at that factor.
 
-    SGD's step of a scaled weight is the factor times that of the weight, whose gradient has the factor once more; of
-    AdamW, whose steps have a size of their own, it is once.
+    With SGD it counts twice: in the weight that is scaled, and in its gradient. AdamW's steps have a size of their own,
+    so there it counts once.
     """
     return config.logit_scale if config.optimizer == "adamw" else math.pow(config.logit_scale, 2)
