@@ -108,8 +108,8 @@ def race_is_over(
     """Whether the race ends with the blocks that are there.
 
     It may end at a look only, after 5, 10, 15 or 20 blocks, and after the last it ends in any case. It is over where
-    nothing can be chosen. So it is where one variant of one model is left at the constraint that cannot be separated
-    from the fastest: other weights take the same time, and no race would separate them.
+    nothing can be chosen, or where one variant of one model is left that cannot be separated from the fastest.
+    Other weights of it take the same time, and no race would separate them.
     """
     rivals = rivals_of(latency, images)
     blocks = len(rivals.race.numbers)

@@ -75,8 +75,11 @@ def kl(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> 
 
 
 def standardised_kl(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """`kl` of logits with mean 0 and standard deviation 1 over the classes: the student need not reach the teacher's
-    size of logits (Sun et al., "Logit standardization in knowledge distillation", CVPR 2024)."""
+    """`kl` of logits with mean 0 and standard deviation 1 over the classes.
+
+    So the student need not reach the size of the teacher's logits (Sun et al., "Logit standardization in knowledge
+    distillation", CVPR 2024).
+    """
     return kl(_standardised(student), _standardised(teacher), labels, temperature)
 
 
