@@ -46,8 +46,27 @@ def half_width(its: list[Row]) -> float:
 
 def between(its: list[Row]) -> float:
     """Standard deviation over blocks of the logarithm of the ratio, of one process: two differ in a ratio."""
-    logs = [np.log(np.median(row["samples_ms"][0]) / np.median(row["reference_ms"][0])) for row in its]
-    return float(np.std(logs, ddof=1) / np.sqrt(2))
+    return float(np.std(log_ratios(its), ddof=1) / np.sqrt(2))
+
+
+def log_ratios(its: list[Row]) -> np.ndarray:
+    """Logarithm of the ratio to the baseline in each block, (blocks,)."""
+    return np.log([np.median(row["samples_ms"][0]) / np.median(row["reference_ms"][0]) for row in its])
+
+
+def beyond(races: list[dict[str, list[Row]]]) -> float:
+    """Standard deviation between races, of logarithms of ratios, beyond what their blocks explain; at least 0.
+
+    By moments, over contenders that two races in a row have: the mean square of the difference of their means is twice
+    that variance and what the blocks explain.
+    """
+    excess: list[float] = []
+    for one, other in itertools.pairwise(races):
+        for name in one.keys() & other.keys():
+            first, second = log_ratios(one[name]), log_ratios(other[name])
+            explained = first.var(ddof=1) / len(first) + second.var(ddof=1) / len(second)
+            excess.append(float((first.mean() - second.mean()) ** 2 - explained))
+    return float(np.sqrt(max(0.0, np.mean(excess) / 2)))
 
 
 def clustered(races: list[dict[str, bool]], draws: int = 2000) -> tuple[float, float]:
@@ -71,6 +90,7 @@ def report(races: list[dict[str, list[Row]]]) -> bool:
     low, high = clustered(pairs)
     print(f"{len(pairs)} pairs of races, {len(held)} cases: {share(held)} if cases were independent;")
     print(f"by races {low:.3f} to {high:.3f}; all of a race held in {share([all(p.values()) for p in pairs])}")
+    print(f"between races, beyond what their blocks explain: {beyond(races):.1%}")
     met = HELD.judge("the rerun interval holds the next race's figure in", float(np.mean(held)))
     alike = [half_width(its) for race in races for its in race.values() if between(its) <= ALIKE]
     print(f"half-widths of all: {spread([half_width(its) for race in races for its in race.values()]):.1f} %")

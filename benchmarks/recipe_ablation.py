@@ -34,8 +34,15 @@ RECIPE: dict[str, Any] = {
     "lookahead": True, "logit_scale": 1 / 9, "label_smoothing": 0.2, "crop_padding": 2, "flip": True, "cutout": 0,
 }  # fmt: skip
 """The whole recipe, for batches of 128 images."""
+BEFORE: dict[str, Any] = {
+    "lr": 0.1, "schedule": "one_cycle", "momentum": 0.9, "weight_decay": 5e-4, "whitening": "trained", "dirac": False,
+    "fixed_norm_scale": False, "norm_bias_rate": 16.0, "norm_momentum": 0.1, "lookahead": False, "logit_scale": 1.0,
+    "label_smoothing": 0.0,
+}  # fmt: skip
+"""The recipe of the studies before this one, with the rate that their searches found."""
 CHANGES: dict[str, dict[str, Any]] = {
     "whole": {},
+    "the recipe before": BEFORE,
     "whitening trained on": {"whitening": "trained"},
     "no whitening": {"whitening": "none"},
     "no dirac": {"dirac": False},
@@ -50,6 +57,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "one_cycle": {"schedule": "one_cycle"},
     "momentum 0.9": {"momentum": 0.9},
     "Muon": {"optimizer": "muon"},
+    "half the rate": {"lr": 0.1},
+    "twice the rate": {"lr": 0.4},
     "crop of 4": {"crop_padding": 4},
     "Cutout 8": {"cutout": 8},
 }

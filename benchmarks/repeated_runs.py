@@ -26,7 +26,6 @@ from analysis.choose import choose
 from analysis.compare import compare
 from analysis.frames import Run, label, load_run, rows, select
 from analysis.race import key_of
-from analysis.report import REPORT_FILES
 from analysis.rivals import rivals_of
 
 COMMAND = Path(__file__).resolve().parent.parent / "sweeps" / "distill_search.py"
@@ -47,7 +46,7 @@ def measured(options: argparse.Namespace) -> list[Run]:
 def _run(options: argparse.Namespace, name: str) -> Run:
     """The run of this name, made now where it is not there."""
     folder: Path = options.folder / name
-    if not all((folder / file).is_file() for file in REPORT_FILES):
+    if not (folder / "report.html").is_file():
         given = ["--preset", options.preset, "--storage", str(options.folder), "--name", name]
         resume = ["--resume"] if (folder / "study.json").is_file() else []
         subprocess.run([sys.executable, COMMAND, *given, *resume], check=True, stdout=subprocess.DEVNULL)
@@ -98,6 +97,7 @@ class Disturbance:
 
     @property
     def text(self) -> str:
+        """In a line."""
         excused = "excused: " if self.excuses else ""
         return f"{excused}{self.disturbed} of {self.of} rows disturbed, at most {self.cores:.2f} cores by others"
 

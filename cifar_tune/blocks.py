@@ -25,6 +25,11 @@ Floats = NDArray[np.floating[Any]]
 LOOKS = (5, 10, 15, 20)
 """Blocks after which a race may end; looked at only then, so that the error over all looks is known."""
 CONFIDENCE = 0.95
+BETWEEN_RACES = 0.03
+"""Standard deviation between races, of the logarithm of a ratio to the baseline, beyond what their blocks explain.
+
+Measured: 2.8 % over ten races within an hour (`benchmarks/race_rerun.py`, docs/log.md).
+"""
 GAP = math.log(1.2)
 """Least gap, of logarithms, between the two modes of a contender."""
 GAP_SPREADS = 4.0
@@ -81,13 +86,15 @@ class Blocks:
         return 2 * self.disturbed_blocks > len(self.numbers)
 
 
-def ratio(own_ms: ArrayLike, baseline_ms: ArrayLike, between: float = 0.0, rerun_blocks: int | None = None) -> Interval:
+def ratio(
+    own_ms: ArrayLike, baseline_ms: ArrayLike, between: float = BETWEEN_RACES, rerun_blocks: int | None = None
+) -> Interval:
     """How many times the baseline's latency a contender's is.
 
     Args:
         own_ms: the contender's milliseconds in each block, (blocks,).
         baseline_ms: the baseline's in the same blocks.
-        between: standard deviation between races of the logarithm of the ratio, where it is known.
+        between: standard deviation between races of the logarithm of the ratio, beyond what their blocks explain.
         rerun_blocks: how many blocks the race has that the rerun interval foretells; None: as many as this one.
 
     Raises:
@@ -101,33 +108,47 @@ def _logs(milliseconds: ArrayLike) -> Floats:
 
 
 def _of_logs(logs: Floats, between: float, rerun_blocks: int | None) -> Interval:
-    """t-intervals of a mean of logarithms, as a ratio."""
+    """t-intervals of a mean of logarithms, as a ratio.
+
+    What differs between races is known, what differs between blocks is estimated: Satterthwaite's degrees of freedom.
+    """
     blocks = len(logs)
     if blocks < 2:
         raise ValueError(f"blocks are {blocks}; allowed is 2 or more, since one block has no spread")
     mean, variance = float(np.mean(logs)), float(np.var(logs, ddof=1))
-    factor = t_quantile(0.5 + CONFIDENCE / 2, blocks - 1)
-    half = factor * math.sqrt(variance / blocks + between**2)
-    rerun = factor * math.sqrt(variance / blocks + variance / (rerun_blocks or blocks) + 2 * between**2)
+    half = _half(variance / blocks, between**2, blocks - 1)
+    rerun = _half(variance / blocks + variance / (rerun_blocks or blocks), 2 * between**2, blocks - 1)
     low, high, rerun_low, rerun_high = (math.exp(mean + d) for d in (-half, half, -rerun, rerun))
     return Interval(middle=math.exp(mean), low=low, high=high, rerun_low=rerun_low, rerun_high=rerun_high)
 
 
-def is_above(own_ratios: ArrayLike, other_ratios: ArrayLike, share: float = CONFIDENCE) -> bool:
-    """Whether a contender's ratio is above another's beyond doubt, each from blocks of its own (Welch's t-test).
+def _half(estimated: float, known: float, degrees: int) -> float:
+    """Half of the t-interval of a mean whose variance is estimated in part; the baseline over itself has none."""
+    if estimated == 0:
+        return 0.0
+    both = estimated + known
+    return t_quantile(0.5 + CONFIDENCE / 2, degrees * (both / estimated) ** 2) * math.sqrt(both)
+
+
+def is_above(
+    own_ratios: ArrayLike, other_ratios: ArrayLike, share: float = CONFIDENCE, between: float = BETWEEN_RACES
+) -> bool:
+    """Whether a contender's ratio is above another's beyond doubt, each from a race of its own (Welch's t-test).
 
     Args:
         own_ratios: to the baseline of the same block, (blocks,), two or more.
         other_ratios: the same of the other, (other blocks,).
         share: one-sided confidence.
+        between: as of `ratio`.
     """
     own, other = _logs(own_ratios), _logs(other_ratios)
     own_error, other_error = (float(np.var(logs, ddof=1)) / len(logs) for logs in (own, other))
-    difference, error = float(own.mean() - other.mean()), math.sqrt(own_error + other_error)
-    if error == 0:
+    difference, variance = float(own.mean() - other.mean()), own_error + other_error + 2 * between**2
+    if variance == 0:
         return difference > 0
     squares = own_error**2 / (len(own) - 1) + other_error**2 / (len(other) - 1)
-    return difference > t_quantile(share, (own_error + other_error) ** 2 / squares) * error
+    degrees = math.inf if squares == 0 else variance**2 / squares
+    return difference > t_quantile(share, degrees) * math.sqrt(variance)
 
 
 def typical(own_ms: ArrayLike) -> tuple[float, float, float]:

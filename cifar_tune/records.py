@@ -333,6 +333,8 @@ class ImportanceRecord:
     """Share of the variance of validation accuracy that it explains (fANOVA). The shares of a search add up to 1."""
     trials: int
     """Finished trials that the figure rests on."""
+    chance: float | None = None
+    """How often the parameter has as large a share where accuracies are shuffled among the trials, 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -42,7 +42,9 @@ STUDY_FORMAT = 2
 FLAT_FORMAT = 1
 
 Preset = Literal["quick", "cpu", "folder", "gpu", "chaos"]
-DistillRule = Literal["auto", "always", "never"]
+DistillRule = Literal["ahead", "auto", "always", "never"]
+TEACHER_LEAD = 0.01
+"""What a teacher must be ahead of a plain student on validation data, as a share of the images, for rule `ahead`."""
 Logger = Literal["tensorboard", "mlflow", "wandb"]
 
 
@@ -78,7 +80,7 @@ class SpaceConfig:
     """Bounds of the teacher's peak learning rate; None: those of the students."""
     schedules: tuple[str, ...] = ("cosine", "one_cycle")
     """Learning rate schedules to choose from."""
-    temperature_range: tuple[float, float] = (2.0, 8.0)
+    temperature_range: tuple[float, float] = (1.0, 20.0)
     """Bounds of the distillation temperature T."""
     alpha_range: tuple[float, float] = (0.3, 1.0)
     """Bounds of the distillation weight alpha."""
@@ -152,7 +154,8 @@ class StudyConfig(RunConfig):
     space: SpaceConfig = field(default_factory=SpaceConfig, metadata=part())
     views: ViewSettings = field(default_factory=ViewSettings, metadata=part())
     distill: DistillRule = "always"
-    """Run the distillation search always, never, or (auto) where plain students miss --min-accuracy on validation."""
+    """Run the distillation search always, never, where the teacher is a point ahead of the plain student on validation
+    (ahead), or where the plain student misses the wanted accuracy there (auto)."""
     min_accuracy: float = field(default=0.85, metadata=CHANGEABLE)
     """Test accuracy that the candidate must hold, 0 to 1."""
     early_stopping: bool = True

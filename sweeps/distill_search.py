@@ -25,7 +25,7 @@ from cifar_tune.models.pruning import pruned_name
 from cifar_tune.records import EvaluationRecord, ImportanceRecord, LatencyRecord, TrialRecord, recipe_of
 from cifar_tune.space import first_point, point_of
 from cifar_tune.store import note_checksums, write_records
-from cifar_tune.study import StudyConfig
+from cifar_tune.study import TEACHER_LEAD, StudyConfig
 from cifar_tune.training.teacher import TeacherRef
 from cifar_tune.tuning.keeper import ranked
 from cifar_tune.tuning.searcher import importance
@@ -137,11 +137,12 @@ def find_finalists(work: Job, prepared: Prepared, students: Sequence[str]) -> Fi
         own_teacher, target = [trial], as_target(work, trial)
     else:
         teacher, own_teacher, target = prepared.teacher, [], brought_teacher(prepared.teacher, work.classes)
+    teacher_accuracy = own_teacher[0].val_accuracy if own_teacher else None
     best: list[TrialRecord] = []
     for student in students:
         plain = search_student(work, student, PLAIN_ARM, teacher)
         best += plain
-        if distillation_due(work.study, plain):
+        if distillation_due(work.study, plain, teacher_accuracy):
             best += search_student(work, student, DISTILL_ARM, teacher)
     finals = train_finalists(work, best, teacher)
     finals += train_pruned(work, target, own_teacher, chosen_finalists(finals), teacher)
@@ -174,34 +175,33 @@ def write_importance(work: Job) -> None:
             arm=arm,
             model=model,
             parameter=name,
-            importance=share,
+            importance=of.share,
+            chance=of.chance,
             trials=sum(t.status == "ok" for t in trials),
         )
         for (arm, model), trials in searches.items()
-        for name, share in importance(trials, work.study, arm).items()
+        for name, of in importance(trials, work.study, arm).items()
     ]
     write_records(work.run / "importance.parquet", ImportanceRecord, found)
     note_checksums(work.run, ["importance.parquet"])
 
 
 def train_finalists(work: Job, best: Sequence[TrialRecord], teacher: TeacherRef) -> list[TrialRecord]:
-    """The recipes of these trials at full length, on all training images, each with every final seed."""
+    """The recipes of these trials at full length, on all training images, each with every final seed.
+
+    A distilled recipe is trained on labels only, too: what it gains over that is the teacher's doing.
+    """
     study = work.study
-    trainings = [
-        Training(
-            arm=(arm := cast("Arm", trial.arm)),
-            model=trial.model,
-            sample=point_of(trial, study, arm),
-            seed=seed,
-            epochs=study.finalist_epochs,
-        )
-        for trial in best
-        for seed in study.finalist_seeds
-    ]
-    trainings = [with_start(work, training) for training in trainings]
-    slots = training_slots(study, work.info, work.device, max(1, len(trainings)))
+    recipes = [(cast("Arm", arm), trial) for trial in best for arm in dict.fromkeys((trial.arm, PLAIN_ARM))]
+    slots = training_slots(study, work.info, work.device, max(1, len(recipes) * len(study.finalist_seeds)))
     task = train_task(work, "final", slots, teacher=teacher)
-    return retrain(work, task, trainings, slots)
+    trainings: dict[str, Training] = {}  # by name: the plain winner's recipe may be the distilled one's
+    for arm, trial in recipes:
+        for seed in study.finalist_seeds:
+            sample = point_of(trial, study, arm)
+            training = Training(arm=arm, model=trial.model, sample=sample, seed=seed, epochs=study.finalist_epochs)
+            trainings.setdefault(task.trial_id(training), with_start(work, training))
+    return retrain(work, task, list(trainings.values()), slots)
 
 
 def train_pruned(
@@ -257,10 +257,18 @@ def taught(point: dict[str, Any], study: StudyConfig, arm: Arm) -> dict[str, Any
     return {**point, "temperature": default["temperature"], "alpha": default["alpha"]}
 
 
-def distillation_due(study: StudyConfig, plain: Sequence[TrialRecord]) -> bool:
-    """R7: by rule, or, for `auto`, where the plain student misses the accuracy on validation data."""
+def distillation_due(study: StudyConfig, plain: Sequence[TrialRecord], teacher_accuracy: float | None) -> bool:
+    """R7: whether a student is distilled; see DistillRule.
+
+    Args:
+        plain: the best trials of its plain search, the best first.
+        teacher_accuracy: of the teacher on validation data; None: it was brought, and is trusted to know more.
+    """
+    reached = plain[0].val_accuracy if plain else None
     if study.distill == "auto":
-        return not plain or (plain[0].val_accuracy or 0.0) < study.min_accuracy
+        return reached is None or reached < study.min_accuracy
+    if study.distill == "ahead":
+        return reached is None or teacher_accuracy is None or teacher_accuracy - reached >= TEACHER_LEAD
     return study.distill == "always"
 
 

@@ -16,6 +16,7 @@ from analysis.justify import between, percent
 from analysis.page import Fact, Headline
 from analysis.race import key_of
 from analysis.rivals import Rivals
+from analysis.sections import distillation
 from analysis.sections.take import verification
 
 PICTURE = "![Test accuracy over latency, with the Pareto front](front.png)"
@@ -31,7 +32,9 @@ def question(run: Run) -> str:
 
 def text(run: Run, choice: Choice, front: pd.DataFrame) -> str:
     """Title, question, answer and the picture of the front."""
-    title = f"# {run.study['run']}\n\n{question(run)}\n\n## Answer\n\n{choice.text}"
+    weaker = distillation.weaker_teacher(run)
+    answered = " ".join(said for said in (choice.text, weaker) if said)
+    title = f"# {run.study['run']}\n\n{question(run)}\n\n## Answer\n\n{answered}"
     return title if front.empty else f"{title}\n\n{PICTURE}"
 
 

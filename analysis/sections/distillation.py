@@ -19,13 +19,14 @@ from analysis.justify import percent
 from analysis.markdown import bullets
 from analysis.paired import PairedDifference, paired_difference
 from analysis.plots import Picture, chart
-from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE
+from cifar_tune.config import DISTILL_ARM, PLAIN_ARM, REFERENCE, TEACHER_ARM
 from cifar_tune.records import recipe_of
 
 _RULES = {
     "always": "Rule `always`: the distillation search runs in every case.",
     "never": "Rule `never`: no distillation search runs.",
     "auto": "Rule `auto`: distillation runs where the plain student misses the constraint on validation data.",
+    "ahead": "Rule `ahead`: distillation runs where the teacher is a point ahead of the plain student on validation.",
 }
 """What `--distill` says (R7)."""
 
@@ -53,6 +54,9 @@ class DistillationGain:
     """Of the measured weights, in pairs over the test images: what another seed would give is not in it."""
     seeds: SeedGain | None
     """Of the recipes over their seeds; None where these give no interval."""
+    control: SeedGain | None
+    """Of the distilled recipe over its seeds, against the same recipe on labels only; None where that is what `seeds`
+    compares with."""
 
 
 def distillation_gains(
@@ -68,13 +72,16 @@ def distillation_gains(
     for model in students:
         plain, distill = by_arm.get((model, PLAIN_ARM)), by_arm.get((model, DISTILL_ARM))
         if plain is not None and distill is not None:
+            seeds = _seed_gain(_of_recipe(trials, distill), _of_recipe(trials, plain))
+            control = _seed_gain(_of_recipe(trials, distill), _of_control(trials, distill))
             gains.append(
                 DistillationGain(
                     model=model,
                     plain_accuracy=plain["test_accuracy"],
                     distill_accuracy=distill["test_accuracy"],
                     difference=paired_difference(distill["correct"], plain["correct"], images),
-                    seeds=_seed_gain(_of_recipe(trials, distill), _of_recipe(trials, plain)),
+                    seeds=seeds,
+                    control=None if control == seeds else control,
                 )
             )
     return gains
@@ -85,6 +92,17 @@ def _of_recipe(trials: pd.DataFrame, row: Row) -> list[float]:
     if trials.empty:
         return []
     same = (trials["trial_id"].map(recipe_of) == recipe_of(row["trial_id"])) & (trials["status"] == "ok")
+    return [float(a) for a in trials.loc[same, "test_accuracy"].dropna()]
+
+
+def _of_control(trials: pd.DataFrame, row: Row) -> list[float]:
+    """Test accuracies of all seeds of a distilled row's recipe that were trained on labels only."""
+    distilled = next((t for t in rows(trials) if t["trial_id"] == row["trial_id"]), None)
+    if distilled is None:
+        return []
+    same = (trials["stage"] == "final") & (trials["arm"] == PLAIN_ARM) & (trials["status"] == "ok")
+    for name in ("model", "lr", "schedule", "weight_decay", "epochs"):
+        same &= trials[name] == distilled[name]
     return [float(a) for a in trials.loc[same, "test_accuracy"].dropna()]
 
 
@@ -116,8 +134,10 @@ def text(run: Run, gains: list[DistillationGain]) -> str:
     lines = [_RULES.get(rule, f"Rule `{rule}`.")]
     if rule == "auto":
         lines += [_auto_text(run, model) for model in run.config["students"]]
+    if rule == "ahead":
+        lines += [_ahead_text(run, model) for model in run.config["students"]]
     for gain in gains:
-        lines += [_weights_text(gain), _seeds_text(gain)]
+        lines += [_weights_text(gain), _seeds_text(gain), *_control_text(gain)]
     if not gains:
         lines.append("No student has both arms, so there is no gain to report.")
     return f"## Distillation\n\n{bullets(lines)}"
@@ -145,16 +165,61 @@ def _seeds_text(gain: DistillationGain) -> str:
     )
 
 
+def _control_text(gain: DistillationGain) -> list[str]:
+    """The gain over the same recipe without the teacher; nothing where that was not trained."""
+    if gain.control is None:
+        return []
+    distilled, control = gain.control.seeds
+    return [
+        (
+            f"{gain.model}, over {distilled} seeds with the teacher and {control} of the same recipe without: the "
+            f"means differ by {gain.control.points:+.2f} points ({gain.control.low:+.2f} to {gain.control.high:+.2f}), "
+            f"{_clear(gain.control)}."
+        )
+    ]
+
+
 def _clear(gain: PairedDifference | SeedGain) -> str:
     return "clear of zero" if gain.low > 0 or gain.high < 0 else "not clear of zero"
 
 
 def _auto_text(run: Run, model: str) -> str:
-    mine = [row for row in rows(run.trials) if row["model"] == model]
-    reached = [r["val_accuracy"] for r in mine if r["stage"] == PLAIN_ARM and r["val_accuracy"] is not None]
-    ran = "ran" if any(r["stage"] == DISTILL_ARM for r in mine) else "did not run"
-    plain = f"the best plain trial validates at {percent(max(reached))}" if reached else "no plain trial finished"
-    return f"{model}: {plain}; distillation {ran}."
+    return f"{model}: {_reached_text(_best(run, PLAIN_ARM, model), 'plain')}; distillation {_ran(run, model)}."
+
+
+def _ahead_text(run: Run, model: str) -> str:
+    teacher = _reached_text(_best(run, TEACHER_ARM, run.config["teacher"]), "teacher")
+    plain = _reached_text(_best(run, PLAIN_ARM, model), "plain")
+    return f"{model}: {teacher}, {plain}; distillation {_ran(run, model)}."
+
+
+def _best(run: Run, stage: str, model: str) -> float | None:
+    """The best validation accuracy of a search."""
+    mine = [row for row in rows(run.trials) if (row["stage"], row["model"]) == (stage, model)]
+    return max((row["val_accuracy"] for row in mine if row["val_accuracy"] is not None), default=None)
+
+
+def _reached_text(accuracy: float | None, arm: str) -> str:
+    return f"no {arm} trial finished" if accuracy is None else f"the best {arm} trial validates at {percent(accuracy)}"
+
+
+def _ran(run: Run, model: str) -> str:
+    ran = any((row["stage"], row["model"]) == (DISTILL_ARM, model) for row in rows(run.trials))
+    return "ran" if ran else "did not run"
+
+
+def weaker_teacher(run: Run) -> str | None:
+    """What to say of a teacher that a student on labels only outdoes on validation data; None where none does."""
+    teacher = _best(run, TEACHER_ARM, run.config["teacher"])
+    plain = [row for row in rows(run.trials) if row["arm"] == PLAIN_ARM and row["val_accuracy"] is not None]
+    best = max(plain, key=lambda row: row["val_accuracy"], default=None)
+    taught = any(row["arm"] == DISTILL_ARM for row in rows(run.trials))
+    if teacher is None or best is None or not taught or best["val_accuracy"] <= teacher:
+        return None
+    return (
+        f"The teacher {run.config['teacher']} is weaker than a student on labels only: {percent(teacher)} against "
+        f"{percent(best['val_accuracy'])} of {best['model']} on validation data. So distillation has little to give."
+    )
 
 
 def figures(found: Sequence[DistillationGain]) -> Iterator[Picture]:
@@ -166,6 +231,9 @@ def figures(found: Sequence[DistillationGain]) -> Iterator[Picture]:
         )
         if gain.seeds is not None:
             lines.append((f"{gain.model}, over seeds", gain.seeds.points, gain.seeds.low, gain.seeds.high))
+        if gain.control is not None:
+            same = f"{gain.model}, over its recipe on labels"
+            lines.append((same, gain.control.points, gain.control.low, gain.control.high))
     if not lines:
         return
     figure = chart(140 + 30 * len(lines), xaxis={"title": "gain of distillation (points), with 95 % interval"})

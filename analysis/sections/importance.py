@@ -10,27 +10,39 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis.frames import rows
+from analysis.frames import Row, rows
 from analysis.markdown import fixed, table
 from analysis.plots import Picture, chart, colours, series
 
+CHANCE = 0.05
+"""Of noise that explains as much, up to which a parameter is shown."""
+
 
 def text(frame: pd.DataFrame) -> str:
-    """A row for each parameter of each search; empty where there was no search."""
+    """A row for each parameter that the trials tell from noise, and the names of the others; empty without a search."""
     if frame.empty:
         return ""
-    lines = [(r["model"], r["arm"], r["parameter"], fixed(r["importance"], 0, 100), r["trials"]) for r in rows(frame)]
+    told = _told(frame)
+    lines = [(r["model"], r["arm"], r["parameter"], fixed(r["importance"], 0, 100), r["trials"]) for r in told]
     header = ("Model", "Arm", "Parameter", "Share of the variance %", "Finished trials")
-    note = (
-        "The share is that of the variance of validation accuracy which the parameter explains (fANOVA). "
-        "With few trials it is only a hint."
+    parts = [table(header, lines)] if told else []
+    parts.append(
+        "The share is that of the variance of validation accuracy which the parameter explains (fANOVA). A parameter "
+        f"is shown where shuffled accuracies give it as large a share in at most {CHANCE:.0%} of cases."
     )
-    return f"## Importance of the parameters\n\n{table(header, lines)}\n\n{note}"
+    if others := [f"{r['parameter']} of {series(r)} in {r['trials']} trials" for r in rows(frame) if r not in told]:
+        parts.append(f"The trials do not tell these from noise: {', '.join(others)}.")
+    return "\n\n".join(["## Importance of the parameters", *parts])
+
+
+def _told(frame: pd.DataFrame) -> list[Row]:
+    """The parameters that the trials tell from noise; those of an older run, which did not ask, with them."""
+    return [row for row in rows(frame) if row["chance"] is None or row["chance"] <= CHANCE]
 
 
 def figures(frame: pd.DataFrame) -> Iterator[Picture]:
     """Share of the variance that each parameter explains."""
-    found = rows(frame)
+    found = _told(frame)
     if not found:
         return
     figure = chart(120 + 22 * len(found), xaxis={"title": "share of the variance of validation accuracy (%)"})

@@ -76,7 +76,8 @@ class SpeedNet(nn.Module):
             return nn.Sequential(*convolution(inputs, outputs, nn.MaxPool2d(2)), *convolution(outputs, outputs))
 
         low, middle, high = channels
-        self.stem = nn.Sequential(nn.Conv2d(3, 24, kernel_size=3, padding=1), nn.ReLU(inplace=True))
+        # 12 directions of 2x2 patches of three colours, and their negatives
+        self.stem = nn.Sequential(nn.Conv2d(3, 24, kernel_size=2, padding=1), nn.ReLU(inplace=True))
         self.features = nn.Sequential(pair(24, low), pair(low, middle), pair(middle, high))
         self.fc = nn.Linear(high, classes)
 

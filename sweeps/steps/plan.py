@@ -44,6 +44,9 @@ ANSWER_SHARE = 0.25
 READING_SHARE = 0.7
 """What FP32 takes to read a test image, by itself or in a batch, as a share of training on one."""
 
+CONDITIONS = {"auto": ", if plain misses the accuracy", "ahead": ", if the teacher is ahead"}
+"""When a study of this rule distils."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedStep:
@@ -122,18 +125,24 @@ def training_steps(prepared: Prepared, rates: Mapping[str, float]) -> list[Plann
             steps.append(training("teacher seeds", study.teacher, TEACHER_ARM, epochs, more, images, seeds=True))
     for number, student in enumerate(study.students):
         for arm in arms:
-            condition = ", if plain misses the accuracy" if (study.distill, arm) == ("auto", DISTILL_ARM) else ""
+            condition = CONDITIONS.get(study.distill, "") if arm == DISTILL_ARM else ""
             seen = searched + (unlabelled if arm == DISTILL_ARM else 0)
             first = answers(seen, study.epochs) if arm == DISTILL_ARM and number == 0 else 0.0
             name = f"{arm} {student}{condition}"
             steps.append(training(name, student, arm, study.epochs, study.num_samples, seen, first))
-    trials = len(arms) * min(study.final_top, study.num_samples) * study.final_seeds
+    trials = _finalists(study)
     for number, student in enumerate(study.students):
         first = answers(images + unlabelled, study.finalist_epochs) if DISTILL_ARM in arms and number == 0 else 0.0
         steps.append(training(f"finalists {student}", student, "final", study.finalist_epochs, trials, images, first))
     return steps + [
         training(f"pruned {model}", model, "final", study.pruned_epochs, 1, images) for model in pruned_models(study)
     ]
+
+
+def _finalists(study: StudyConfig) -> int:
+    """Most trainings of a student's finalists: plain recipes, distilled ones, and these on labels only."""
+    recipes = 3 if DISTILL_ARM in study_arms(study) else 1
+    return recipes * min(study.final_top, study.num_samples) * study.final_seeds
 
 
 def _unlabelled(prepared: Prepared) -> int:
@@ -255,7 +264,7 @@ def disk_bytes(prepared: Prepared) -> int:
     arms = study_arms(study)
     weights = {model: weight_bytes(model, classes) for model in {study.teacher, *study.students}}
     pruned = {model: weight_bytes(model, classes) for model in pruned_models(study)}
-    finalists = len(arms) * min(study.final_top, study.num_samples) * study.final_seeds
+    finalists = _finalists(study)
     # best and last weights of what is kept
     seeds = study.teacher_seeds - 1 if study.teacher_answers == "seeds" else 0
     kept = 2 * weights[study.teacher] * (study.kept_trials(TEACHER_ARM) + seeds)

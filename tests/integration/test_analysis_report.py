@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import analysis_data as data
 import pandas as pd
@@ -52,10 +53,15 @@ def test_the_report_has_its_sections_answer_first(run: Path) -> None:
 
 def test_what_the_parameters_mattered_is_a_section_where_there_was_a_search(tmp_path: Path) -> None:
     folder = data.write_run(tmp_path / "searched", data.full_latency())
-    share = ImportanceRecord(run="r", arm="plain", model=data.STUDENT, parameter="lr", importance=0.82, trials=12)
-    write_records(folder / "importance.parquet", ImportanceRecord, [share])
+    share = ImportanceRecord(
+        run="r", arm="plain", model=data.STUDENT, parameter="lr", importance=0.82, trials=12, chance=0.025
+    )
+    noise = dataclasses.replace(share, parameter="schedule", importance=0.18, chance=0.4)
+    write_records(folder / "importance.parquet", ImportanceRecord, [share, noise])
     text = markdown(folder)
     assert f"| {data.STUDENT} | plain | lr | 82 | 12 |" in text
+    assert "| schedule | 18 |" not in text
+    assert f"do not tell these from noise: schedule of {data.STUDENT} (plain) in 12 trials" in text
 
 
 def zeroed(share: float, right: int) -> LatencyRecord:
@@ -205,6 +211,30 @@ def test_a_run_whose_rows_all_failed_is_reported_without_picture(tmp_path: Path)
 def test_rule_auto_says_what_it_decided_on(tmp_path: Path) -> None:
     text = markdown(data.write_run(tmp_path / "r", [data.latency()], distill="auto"))
     assert "the best plain trial validates at 90.00 %; distillation did not run" in text
+
+
+def with_a_teacher_at(accuracy: float, **config: Any) -> dict[str, Any]:
+    """A run's trials: a teacher, a plain student at 90 % and a distilled one, on validation data."""
+    teacher = data.trial(trial_id="t0", stage="teacher", arm="teacher", model=data.TEACHER, val_accuracy=accuracy)
+    return {
+        "trials": [teacher, data.trial(), data.trial(trial_id="t2", stage="distill", arm="distill")],
+        "teacher": data.TEACHER, **config,
+    }  # fmt: skip
+
+
+def test_rule_ahead_says_what_it_decided_on(tmp_path: Path) -> None:
+    given = with_a_teacher_at(0.95, distill="ahead")
+    text = markdown(data.write_run(tmp_path / "r", [data.latency()], **given))
+    assert "the best teacher trial validates at 95.00 %, the best plain trial validates at 90.00 %" in text
+
+
+@pytest.mark.parametrize(("accuracy", "is_weaker"), [(0.89, True), (0.91, False)])
+def test_a_teacher_that_is_weaker_than_a_student_is_in_the_answer(
+    tmp_path: Path, accuracy: float, is_weaker: bool
+) -> None:
+    text = markdown(data.write_run(tmp_path / "r", [data.latency()], **with_a_teacher_at(accuracy)))
+    answer = text[: text.index("## ", text.index("## Answer") + 3)]
+    assert ("is weaker than a student on labels only: 89.00 % against 90.00 %" in answer) is is_weaker
 
 
 def test_disturbed_unstable_and_unlike_rows_are_warned_of(tmp_path: Path) -> None:

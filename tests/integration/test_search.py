@@ -1,6 +1,7 @@
 """The searcher: what it suggests first, that it suggests nothing twice, and what Optuna is told."""
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,6 +20,7 @@ from cifar_tune.study import SpaceConfig, StudyConfig
 from cifar_tune.tuning.keeper import ranked
 from cifar_tune.tuning.searcher import first_points, importance, make_scheduler, make_searcher, open_journal
 from cifar_tune.tuning.unfinished import METRIC
+from sweeps.distill_search import distillation_due
 from sweeps.steps.job import best_before
 
 STUDY = dataclasses.replace(
@@ -51,6 +53,12 @@ def told(journal: Path) -> list[optuna.trial.FrozenTrial]:
 
 def test_the_first_point_is_the_authors(journal: Path) -> None:
     assert searcher(journal).suggest("a") == {"lr": 0.01, "schedule": "cosine"}
+
+
+@pytest.mark.parametrize(("teacher", "due"), [(0.92, True), (0.905, False), (0.85, False), (None, True)], ids=str)
+def test_rule_ahead_distils_where_the_teacher_is_a_point_ahead(teacher: float | None, due: bool) -> None:
+    study = dataclasses.replace(STUDY, distill="ahead")
+    assert distillation_due(study, [finished(val_accuracy=0.9)], teacher) is due
 
 
 def test_the_teacher_may_have_learning_rates_of_its_own() -> None:
@@ -157,13 +165,23 @@ def test_early_stopping_compares_with_the_finished_trials_of_a_resumed_search(ac
 
 
 def test_importance_finds_the_parameter_that_matters() -> None:
-    trials = [
-        finished(lr=0.01 + 0.01 * i, schedule=("cosine", "linear")[i % 2], val_accuracy=0.5 + 0.05 * i)
-        for i in range(8)
+    found = importance(ended(0.05 * i for i in range(8)), STUDY, "plain")
+    assert found["lr"].share > 0.7 > found["schedule"].share
+    assert found["lr"].share + found["schedule"].share == pytest.approx(1)
+    assert found["lr"].chance <= 0.05
+
+
+def test_importance_of_noise_is_said_to_be_noise() -> None:
+    noise = (0.03, -0.01, 0.02, 0.0, -0.03, 0.01, 0.03, -0.02)
+    assert all(found.chance > 0.05 for found in importance(ended(noise), STUDY, "plain").values())
+
+
+def ended(accuracies: Iterable[float]) -> list[TrialRecord]:
+    """Trials of rising rates and alternating schedules, each so much above 50 %."""
+    return [
+        finished(lr=0.01 + 0.01 * i, schedule=("cosine", "linear")[i % 2], val_accuracy=0.5 + more)
+        for i, more in enumerate(accuracies)
     ]
-    found = importance(trials, STUDY, "plain")
-    assert found["lr"] > 0.7 > found["schedule"]
-    assert sum(found.values()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("trials", [[finished()] * 3, [finished(lr=0.01 * n) for n in range(1, 6)]])

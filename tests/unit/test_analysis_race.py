@@ -256,7 +256,7 @@ def test_ratio_is_confirmed_within_ten_percent(again: float, agrees: bool) -> No
 
 def test_ratio_that_the_race_did_not_foretell_is_not_confirmed() -> None:
     steady = [*GRID, *race(around(0.10, spread=0.001), around(0.13), around(0.3))]
-    found = race_of(frame_of([*steady, *confirm(A, 0.105)])).confirmation((A.trial_id, A.variant))
+    found = race_of(frame_of([*steady, *confirm(A, 0.1095)])).confirmation((A.trial_id, A.variant))
     assert found is not None
     assert not found.agrees
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import analysis_data as data
 import pandas as pd
 import pytest
@@ -12,7 +14,7 @@ from analysis.decide import Decision, decide_steps, grid_rows
 from analysis.rivals import Rejection, Rivals, competing, rivals_of
 from analysis.sections.comparison import comparison_table
 from analysis.sections.confirmation import confirm_table
-from analysis.sections.distillation import SeedGain, distillation_gains
+from analysis.sections.distillation import DistillationGain, SeedGain, distillation_gains
 from analysis.sections.front import front_table, volume, wide_front
 from cifar_tune.config import Variant
 from cifar_tune.records import LatencyRecord, TrialRecord
@@ -352,6 +354,29 @@ def seed_gain(plain: tuple[float, ...], distill: tuple[float, ...]) -> SeedGain 
     rows = [data.latency(arm=arm, trial_id=f"final-{arm}-a1-seed1") for arm in ("plain", "distill")]
     (gain,) = distillation_gains(data.frame(*rows), trials, (data.STUDENT,), data.IMAGES)
     return gain.seeds
+
+
+def controlled(*, same_recipe: bool) -> DistillationGain:
+    """A distilled recipe with rate 0.05; its control is the plain winner or another recipe."""
+    plain = [dataclasses.replace(trial, lr=0.05 if same_recipe else 0.01) for trial in seeds("plain", 0.80, 0.82)]
+    others = [dataclasses.replace(trial, lr=0.05) for trial in seeds("plain", 0.71, 0.72)]
+    control = [dataclasses.replace(trial, trial_id=f"final-plain-b2-seed{trial.seed}") for trial in others]
+    distilled = [dataclasses.replace(trial, lr=0.05) for trial in seeds("distill", 0.85, 0.86)]
+    trials = pd.DataFrame([to_row(t) for t in plain + distilled + ([] if same_recipe else control)])
+    rows = [data.latency(arm=arm, trial_id=f"final-{arm}-a1-seed1") for arm in ("plain", "distill")]
+    (gain,) = distillation_gains(data.frame(*rows), trials, (data.STUDENT,), data.IMAGES)
+    return gain
+
+
+def test_gain_over_the_same_recipe_on_labels_is_told_beside_that_over_the_plain_winner() -> None:
+    gain = controlled(same_recipe=False)
+    assert gain.seeds is not None
+    assert gain.control is not None
+    assert (gain.seeds.points, gain.control.points) == pytest.approx((4.5, 14.0))
+
+
+def test_gain_over_the_same_recipe_is_not_told_twice() -> None:
+    assert controlled(same_recipe=True).control is None
 
 
 def test_gain_over_seeds_is_that_of_the_measured_recipes_with_welchs_interval() -> None:
