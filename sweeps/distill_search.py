@@ -192,7 +192,9 @@ def train_finalists(work: Job, best: Sequence[TrialRecord], teacher: TeacherRef)
     A distilled recipe is trained on labels only, too: what it gains over that is the teacher's doing.
     """
     study = work.study
-    recipes = [(cast("Arm", arm), trial) for trial in best for arm in dict.fromkeys((trial.arm, PLAIN_ARM))]
+    recipes: list[tuple[Arm, TrialRecord]] = []
+    for trial in best:
+        recipes += [(arm, trial) for arm in (DISTILL_ARM, PLAIN_ARM) if arm in (trial.arm, PLAIN_ARM)]
     slots = training_slots(study, work.info, work.device, max(1, len(recipes) * len(study.finalist_seeds)))
     task = train_task(work, "final", slots, teacher=teacher)
     trainings: dict[str, Training] = {}  # by name: the plain winner's recipe may be the distilled one's
