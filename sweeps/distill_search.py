@@ -14,7 +14,7 @@ import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from analysis.report import write_report
 from cifar_tune import cli
@@ -194,7 +194,8 @@ def train_finalists(work: Job, best: Sequence[TrialRecord], teacher: TeacherRef)
     study = work.study
     recipes: list[tuple[Arm, TrialRecord]] = []
     for trial in best:
-        recipes += [(arm, trial) for arm in (DISTILL_ARM, PLAIN_ARM) if arm in (trial.arm, PLAIN_ARM)]
+        arms: tuple[Arm, ...] = (DISTILL_ARM, PLAIN_ARM) if trial.arm == DISTILL_ARM else (PLAIN_ARM,)
+        recipes += [(arm, trial) for arm in arms]
     slots = training_slots(study, work.info, work.device, max(1, len(recipes) * len(study.finalist_seeds)))
     task = train_task(work, "final", slots, teacher=teacher)
     trainings: dict[str, Training] = {}  # by name: the plain winner's recipe may be the distilled one's
