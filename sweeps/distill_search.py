@@ -195,7 +195,7 @@ def train_finalists(work: Job, best: Sequence[TrialRecord], teacher: TeacherRef)
     recipes: list[tuple[Arm, TrialRecord]] = []
     for trial in best:
         arms: tuple[Arm, ...] = (DISTILL_ARM, PLAIN_ARM) if trial.arm == DISTILL_ARM else (PLAIN_ARM,)
-        recipes += [(arm, trial) for arm in arms]
+        recipes.extend((arm, trial) for arm in arms)
     slots = training_slots(study, work.info, work.device, max(1, len(recipes) * len(study.finalist_seeds)))
     task = train_task(work, "final", slots, teacher=teacher)
     trainings: dict[str, Training] = {}  # by name: the plain winner's recipe may be the distilled one's

@@ -27,9 +27,10 @@ def load(card: dict[str, Any], folder: Path) -> Callable[[np.ndarray], np.ndarra
     """Images float32 (1, 3, H, W) -> logits (1, classes)."""
     settings = compile_settings(card["variant"]["precision"], card["threads"])
     compiled = ov.Core().compile_model(folder / "model.xml", "CPU", settings)
-    request = compiled.create_infer_request()
+    request, logits = compiled.create_infer_request(), compiled.output(0)
 
     def classify(images: np.ndarray) -> np.ndarray:
-        return request.infer([images])[compiled.output(0)]
+        # without a copy of the images, and with the output asked for once: a quarter of a small model's call
+        return request.infer([images], share_inputs=True)[logits]
 
     return classify
